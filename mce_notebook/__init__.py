@@ -1,0 +1,1 @@
+"""mce_notebook: a notebook cell becomes a durable, live, labelled dataset."""

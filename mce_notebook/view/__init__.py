@@ -1,0 +1,1 @@
+"""Whatever reads the store: datasets, progress, plots."""
