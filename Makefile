@@ -1,0 +1,97 @@
+# The one task runner. Every target sets up what it needs; nothing has to be installed first but
+# Python >= 3.11 with venv and pip, on Linux or macOS.
+
+VENV ?= .venv
+BENCH_VENV ?= .venv-bench
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# A candidate counts only if it runs and can make an environment: version managers leave shims that do neither.
+CHECK := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
+# Extra arguments, as in `make test ARGS="tests/declare -x"`.
+ARGS ?=
+
+.PHONY: help demo test nightly notebooks lab lint format docs bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       run a reduced notebook for real and say where its dataset and picture are"
+	@echo "make test       run the tests"
+	@echo "make nightly    run the tests, the long ones included"
+	@echo "make notebooks  execute every notebook, reduced"
+	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make lint       formatting, lint, types and import order"
+	@echo "make format     rewrite the sources in our format"
+	@echo "make docs       check links, and that every command and option is documented"
+	@echo "make bench      install the peers beside us and run the benchmarks"
+	@echo "make lock       resolve the dependencies again into requirements.lock"
+	@echo "make clean      remove the environments and caches"
+
+# One recipe for both environments: $(call install,FOLDER)
+define install
+	@set -e; for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+		if "$$candidate" -c '$(CHECK)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "No Python >= 3.11 with venv and pip on PATH; install one, or say make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "Setting up $(1) with $$("$$found" --version)"; \
+	"$$found" -m venv $(1)
+	$(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(1)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+endef
+
+# The stamp is touched last, so an interrupted set-up starts again.
+$(READY): requirements.lock pyproject.toml
+	$(call install,$(VENV))
+	@touch $@
+
+demo: $(READY)
+	$(PY) scripts/demo.py
+
+test: $(READY)
+	$(PY) -m pytest $(ARGS)
+
+nightly: $(READY)
+	$(PY) -m pytest --nightly $(ARGS)
+
+notebooks: $(READY)
+	$(PY) scripts/run_notebooks.py $(ARGS)
+
+lab: $(READY)
+	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
+
+lint: $(READY)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(READY)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+docs: $(READY)
+	$(PY) -m pytest tests/test_docs.py $(ARGS)
+
+# The peers get their own environment, so that they cannot move a version we are tested with.
+$(BENCH_VENV)/.ready: requirements.lock pyproject.toml benchmarks/requirements.txt
+	$(call install,$(BENCH_VENV))
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r benchmarks/requirements.txt
+	@touch $@
+
+bench: $(BENCH_VENV)/.ready
+	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+# uv resolves for every platform and Python at once, which pip cannot; it is needed here only, hence not locked.
+lock:
+	@tool=$$(mktemp -d) && trap 'rm -rf "$$tool"' EXIT && \
+	python3 -m venv "$$tool" && "$$tool/bin/python" -m pip install --disable-pip-version-check --quiet uv && \
+	"$$tool/bin/uv" pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --no-config --no-emit-index-url --no-emit-find-links \
+		--system-certs --upgrade --quiet --output-file requirements.lock && \
+	if grep -nE '://|^-' requirements.lock; then echo "requirements.lock must name no host" >&2; exit 1; fi
+
+clean:
+	rm -rf $(VENV) $(BENCH_VENV) build dist notebooks/build .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
