@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mce_notebook.declare.seeds import replicates
     from mce_notebook.frontends.magics import load_ipython_extension
     from mce_notebook.run.scratch import scratch
-    from mce_notebook.sweep import Sweep, open, sweep  # noqa: A004
+    from mce_notebook.sweep import Sweep, open, sweep
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ _HOMES = {
     "scratch": "mce_notebook.run.scratch",
     "sobol": "mce_notebook.declare.designs",
     "star": "mce_notebook.declare.designs",
+    "sweep": "mce_notebook.sweep",
     "zipped": "mce_notebook.declare.grid",
 }
 
@@ -63,12 +64,12 @@ class _CallableModule(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package, which makes its submodule `sweep` callable the moment it is imported.
+    """The package, which makes its submodule `sweep` callable the moment it is imported.
 
-    Importing any submodule binds it as an attribute of its package, so `mce.sweep` becomes the module as soon as
-    anything imports it, whatever was bound before. Binding the function again would make `mce.sweep` change its
-    type with the order of imports, and hide the module from `import mce_notebook.sweep as module`. A callable
-    module is the same object before and after, and serves both readings.
+    Importing any submodule binds it as an attribute of its package, so `mce.sweep` becomes the module as
+    soon as anything imports it, whatever was bound before. Binding the function again would make `mce.sweep`
+    change its type with the order of imports, and hide the module from `import mce_notebook.sweep as module`.
+    A callable module is the same object before and after, and serves both readings.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -81,7 +82,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sweep":
+    if name == "sweep":  # the callable module, see _Package
         return importlib.import_module("mce_notebook.sweep")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
