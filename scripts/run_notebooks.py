@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -41,7 +42,12 @@ def execute(notebook: Path, folder: Path, *, reduced: bool, timeout: int = 900) 
     if reduced:
         environment["MCE_DEMO"] = "reduced"
     client = NotebookClient(
-        book, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}
+        book,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(notebook.parent)}},
+        # Other users of this machine share its loopback; a Unix socket is ours alone.
+        config=Config(KernelManager={"transport": "ipc"}),
     )
     try:
         client.execute(env=environment)
