@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,18 +42,19 @@ def execute(notebook: Path, folder: Path, *, reduced: bool, timeout: int = 900) 
     environment = {**os.environ, "MCE_STORE": str(folder / "experiments")}
     if reduced:
         environment["MCE_DEMO"] = "reduced"
-    client = NotebookClient(
-        book,
-        timeout=timeout,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(notebook.parent)}},
-        # Other users of this machine share its loopback; a Unix socket is ours alone.
-        config=Config(KernelManager={"transport": "ipc"}),
-    )
-    try:
-        client.execute(env=environment)
-    finally:
-        nbformat.write(book, executed)
+    with tempfile.TemporaryDirectory(prefix="mce-") as sockets:
+        client = NotebookClient(
+            book,
+            timeout=timeout,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(notebook.parent)}},
+            # Other users of this machine share its loopback; a Unix socket in a private folder is ours alone.
+            config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+        )
+        try:
+            client.execute(env=environment)
+        finally:
+            nbformat.write(book, executed)
     return executed
 
 
