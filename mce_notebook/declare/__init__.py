@@ -1,1 +1,1 @@
-"""What to compute: axes, grids, experiments, versions and seeds; pure values, no I/O but looking at the environment."""
+"""What to compute: axes, grids, experiments, versions and seeds; pure values, hardly any I/O."""
