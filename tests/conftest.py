@@ -1,3 +1,10 @@
+"""One runtime and one configuration folder for the whole session, so that no test meets the user's own hosts."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -13,3 +20,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if nightly:
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime() -> Iterator[Path]:
+    """A private runtime and configuration folder; every host started in it ends with the session."""
+    # Short, because a Unix socket's path must stay under about 100 bytes.
+    with tempfile.TemporaryDirectory(prefix="mce-") as folder:
+        names = {"MCE_RUNTIME_DIR": f"{folder}/run", "MCE_CONFIG_DIR": f"{folder}/config", "MCE_HOST_IDLE": "600"}
+        before = {name: os.environ.get(name) for name in names}
+        os.environ.update(names)
+        yield Path(folder)
+        from mce_notebook.run.client import hosts, stop_host
+
+        for host in hosts():
+            stop_host(host, timeout=10)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store, which calls without `store=` use."""
+    folder = tmp_path / "experiments"
+    monkeypatch.setenv("MCE_STORE", str(folder))
+    return folder
