@@ -1,0 +1,390 @@
+"""The sweeps of a store, and what is kept of each beside its outcomes."""
+
+import contextlib
+import datetime
+import difflib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
+from mce_notebook.store.folder import Folder, LocalFolder
+from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name, roots_file
+
+if TYPE_CHECKING:
+    from mce_notebook.store.declaration import Declaration
+
+VERBS = ("run", "pause", "cancel")
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def object_digest(data: bytes | bytearray | memoryview) -> str:
+    """Name of an object: the digest of its content."""
+    return hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What somebody wants of a sweep; the one with the highest number holds."""
+
+    number: int
+    verb: str
+    by: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A writer that claimed the right to append: its number, and who it is."""
+
+    number: int
+    host: Mapping[str, Any]
+
+
+class Store:
+    """A folder of sweeps.
+
+    Parameters
+    ----------
+    root : path
+        The folder `experiments`; made when the first sweep is.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], folder: Folder | None = None):
+        self.root = Path(root).absolute()
+        self.layout = Layout(self.root)
+        self.folder: Folder = folder or LocalFolder()
+
+    def names(self) -> list[str]:
+        """Names of the sweeps, sorted."""
+        return [name for name in self.folder.names(self.root) if self._holds(name)]
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def sweep(self, name: str) -> "SweepStore":
+        """The sweep of that name; case does not matter.
+
+        Raises
+        ------
+        UnknownSweep
+            Names the sweeps there are.
+        """
+        found = self._find(name)
+        if found is None:
+            raise UnknownSweep(self._unknown(name))
+        return SweepStore(self.layout.sweep(found), self.folder)
+
+    def create(self, name: str, root_seed: int) -> "SweepStore":
+        """Make a sweep, whole or not at all.
+
+        Raises
+        ------
+        NameConflict
+            No name for a sweep, or one that differs from an existing one in case only.
+        AlreadyExists
+            The sweep is there.
+        """
+        name = checked_name(name)
+        found = self._find(name)
+        if found == name:
+            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+        if found is not None:
+            raise NameConflict(f"{name!r} differs from the sweep {found!r} in case only; choose another name.")
+        record = {
+            "format": FORMAT,
+            "name": name,
+            "id": secrets.token_hex(16),
+            # JSON readers lose digits of integers beyond 2**53.
+            "root_seed": str(root_seed),
+            "created": now(),
+        }
+        paths = self.layout.sweep(name)
+        self.folder.create_folder(paths.folder, {"sweep.json": json.dumps(record, indent=1).encode()})
+        remember_root(self.root)
+        return SweepStore(paths, self.folder)
+
+    def archived(self) -> list[str]:
+        """Names of what `--replace` put aside, as `<name>-<n>`."""
+        return self.folder.names(self.layout.archive)
+
+    def _holds(self, name: str) -> bool:
+        return name.isidentifier() and self.folder.exists(self.layout.root / name / "sweep.json")
+
+    def _find(self, name: str) -> str | None:
+        wanted = checked_name(name)
+        if self._holds(wanted):
+            # A file system that ignores case finds any spelling; the recorded one counts.
+            spelled = [entry for entry in self.folder.names(self.root) if entry.casefold() == wanted.casefold()]
+            return wanted if wanted in spelled or not spelled else spelled[0]
+        return next((one for one in self.names() if one.casefold() == wanted.casefold()), None)
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        if not names:
+            return f"There is no sweep {name!r}: {self.root} holds none."
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it holds {', '.join(names[:8])}."
+        return f"There is no sweep {name!r} in {self.root}; {hint}"
+
+
+class SweepStore:
+    """Everything kept of one sweep; opening it reads nothing."""
+
+    def __init__(self, paths: SweepLayout, folder: Folder | None = None):
+        self.paths = paths
+        self.folder: Folder = folder or LocalFolder()
+
+    def __repr__(self) -> str:
+        return f"<sweep {self.paths.folder.name} in {self.paths.folder.parent}>"
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Content of sweep.json.
+
+        Raises
+        ------
+        UnknownSweep, CorruptStore
+        """
+        try:
+            record: dict[str, Any] = json.loads(self.folder.read(self.paths.sweep_json))
+            written = int(record["format"])
+        except FileNotFoundError:
+            raise UnknownSweep(f"There is no sweep in {self.paths.folder}.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptStore(f"{self.paths.sweep_json} cannot be read ({error}).") from error
+        if written > FORMAT:
+            raise StoreError(
+                f"{self.paths.folder} was written by a newer mce_notebook (format {written}); update yours."
+            )
+        return record
+
+    @property
+    def name(self) -> str:
+        return str(self.record["name"])
+
+    @property
+    def id(self) -> str:
+        """Random, and kept when the folder is renamed or copied."""
+        return str(self.record["id"])
+
+    @property
+    def root(self) -> int:
+        """Root seed."""
+        return int(self.record["root_seed"])
+
+    # Declarations
+
+    def numbers(self) -> list[int]:
+        """Numbers of the declarations, ascending."""
+        return self._numbers(self.paths.declarations)
+
+    def declarations(self) -> "list[Declaration]":
+        """All declarations, oldest first."""
+        return [self.declaration(number) for number in self.numbers()]
+
+    def declaration(self, number: int) -> "Declaration":
+        """One declaration; CorruptStore or UnknownSweep if it cannot be read."""
+        from mce_notebook.store.declaration import Declaration, table_digests
+
+        try:
+            data = self.folder.read(self.paths.declaration(number))
+        except FileNotFoundError:
+            raise UnknownSweep(f"The sweep {self.paths.folder.name!r} has no declaration {number}.") from None
+        digests = table_digests(data)
+        tables = {name: self._table(digest) for name, digest in digests.items()}
+        return replace(Declaration.from_json(data, tables), number=number)
+
+    def latest(self) -> "Declaration | None":
+        """The declaration that holds, None before the first."""
+        numbers = self.numbers()
+        return self.declaration(numbers[-1]) if numbers else None
+
+    def declare(self, declaration: "Declaration") -> int:
+        """Keep a declaration under the next number, durable on return; concurrent declarers get different ones."""
+        digests = {name: self._keep_table(array) for name, array in declaration.tables.items()}
+        while True:
+            number = max(self.numbers(), default=0) + 1
+            named = replace(declaration, number=number, created=declaration.created or now())
+            try:
+                self.folder.create(self.paths.declaration(number), named.to_json(digests))
+            except AlreadyExists:
+                continue
+            return number
+
+    def _table(self, digest: str) -> Any:
+        from mce_notebook.store import tables
+
+        try:
+            data = self.folder.read(self.paths.table(digest))
+        except FileNotFoundError:
+            raise CorruptStore(f"{self.paths.table(digest)} is missing; a declaration refers to it.") from None
+        return tables.from_bytes(data, digest)
+
+    def _keep_table(self, array: Any) -> str:
+        from mce_notebook.store import tables
+
+        digest, data = tables.to_bytes(array)
+        with contextlib.suppress(AlreadyExists):
+            # Named by its content, so whoever was first wrote the same.
+            self.folder.create(self.paths.table(digest), data)
+        return digest
+
+    # Intents
+
+    def add_intent(self, verb: str, by: str) -> Intent:
+        """Record that somebody wants the sweep to run, pause or be cancelled; durable on return."""
+        if verb not in VERBS:
+            raise StoreError(f"{verb!r} is no intent; expected one of {', '.join(VERBS)}.")
+        while True:
+            number = max(self._numbers(self.paths.intents), default=0) + 1
+            intent = Intent(number, verb, by, now())
+            try:
+                data = json.dumps({"verb": verb, "by": by, "time": intent.time}).encode()
+                self.folder.create(self.paths.intent(number), data)
+            except AlreadyExists:
+                continue
+            return intent
+
+    def latest_intent(self) -> Intent | None:
+        """The intent that holds."""
+        numbers = self._numbers(self.paths.intents)
+        if not numbers:
+            return None
+        try:
+            record = json.loads(self.folder.read(self.paths.intent(numbers[-1])))
+            return Intent(numbers[-1], str(record["verb"]), str(record["by"]), str(record["time"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise CorruptStore(f"{self.paths.intent(numbers[-1])} cannot be read ({error}).") from error
+
+    # Objects and code
+
+    def write_object(self, data: bytes | bytearray | memoryview) -> str:
+        """Keep bytes under the digest of their content, durable on return."""
+        view = memoryview(data)
+        digest = object_digest(view)
+        if not self.folder.exists(self.paths.object(digest)):
+            with contextlib.suppress(AlreadyExists):
+                self.folder.create(self.paths.object(digest), view)
+        return digest
+
+    def write_code(self, version: str, files: Mapping[str, bytes], python: str = "") -> Path:
+        """Keep the code of a version, all files at once; what is there already is left as it is."""
+        target = self.code_folder(version, python)
+        with contextlib.suppress(AlreadyExists):
+            self.folder.create_folder(target, dict(files))
+        return target
+
+    def code_folder(self, version: str, python: str = "") -> Path:
+        """Folder of a version for one Python (`cpython-311`), or of the version itself."""
+        folder = self.paths.code(version)
+        return folder / python if python else folder
+
+    def write_environment(self, sha: str, record: Mapping[str, Any]) -> None:
+        """Keep a description of the environment under its digest."""
+        with contextlib.suppress(AlreadyExists):
+            self.folder.create(self.paths.env(sha), json.dumps(record, indent=1).encode())
+
+    def environment(self, sha: str) -> dict[str, Any]:
+        """The description kept under a digest; empty when there is none."""
+        try:
+            record: dict[str, Any] = json.loads(self.folder.read(self.paths.env(sha)))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return record
+
+    # Writers
+
+    def epochs(self) -> list[Epoch]:
+        """Writers so far, oldest first."""
+        return [Epoch(number, self._json(self.paths.epoch(number))) for number in self._numbers(self.paths.epochs)]
+
+    def heartbeat(self, epoch: int) -> dict[str, Any]:
+        """What the writer of an epoch said last; empty when it said nothing yet."""
+        return self._json(self.paths.beat(epoch))
+
+    def beat(self, epoch: int, record: Mapping[str, Any]) -> None:
+        """Replace the heartbeat of an epoch; not synced, because nothing rests on it."""
+        self.folder.replace(self.paths.beat(epoch), json.dumps(record).encode(), durable=False)
+
+    def add_event(self, epoch: int, event: Mapping[str, Any]) -> None:
+        """Append what happened to the events of an epoch, for people to read."""
+        line = json.dumps({"time": now(), **event}, default=str) + "\n"
+        path = self.paths.events(epoch)
+        path.parent.mkdir(exist_ok=True)
+        # One write of one line in append mode; a torn last line is left out by readers.
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode("utf-8", "backslashreplace"))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events of all writers, oldest first."""
+        found = []
+        for name in self.folder.names(self.paths.folder / "events"):
+            lines = self.folder.read(self.paths.folder / "events" / name).splitlines()
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return sorted(found, key=lambda event: str(event.get("time", "")))
+
+    # The whole
+
+    def archive(self) -> Path:
+        """Put the sweep aside under `.archive`; its name is free then."""
+        layout = Layout(self.paths.folder.parent)
+        while True:
+            taken = [name.rpartition("-")[2] for name in self.folder.names(layout.archive)]
+            number = max((int(text) for text in taken if text.isdigit()), default=0) + 1
+            target = layout.archived(self.paths.folder.name, number)
+            try:
+                self.folder.move(self.paths.folder, target)
+            except AlreadyExists:
+                continue
+            return target
+
+    def remove(self) -> None:
+        """Remove the sweep and all its outcomes.
+
+        It vanishes from the store at once; what a kill leaves of it is under `.tmp`.
+        """
+        target = Layout(self.paths.folder.parent).temporary / f"{self.paths.folder.name}-{secrets.token_hex(8)}"
+        self.folder.move(self.paths.folder, target)
+        self.folder.remove(target)
+
+    def _numbers(self, path: Path) -> list[int]:
+        names = self.folder.names(path)
+        return sorted(int(stem) for stem in (name.removesuffix(".json") for name in names) if stem.isdigit())
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self.folder.read(path))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return record
+
+
+def remember_root(root: Path) -> None:
+    """Remember a store for listings over all of them; a configuration that cannot be written is no reason to fail."""
+    known = remembered_roots()
+    if root in known:
+        return
+    with contextlib.suppress(StoreError, OSError):
+        LocalFolder().replace(roots_file(), json.dumps([str(one) for one in [*known, root]]).encode(), durable=False)
+
+
+def remembered_roots() -> list[Path]:
+    """Stores this user has opened that still exist."""
+    try:
+        listed = json.loads(LocalFolder().read(roots_file()))
+        return [Path(text) for text in listed if Path(text).is_dir()]
+    except (FileNotFoundError, StoreError, ValueError, TypeError):
+        return []

@@ -1,0 +1,186 @@
+"""What is known of the points of a declaration, from the sidecars and the end of the log behind them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mce_notebook.declare.grid import Status
+from mce_notebook.store.catalog import SweepStore
+from mce_notebook.store.declaration import Declaration
+from mce_notebook.store.frames import Batch
+from mce_notebook.store.merge import Standing
+from mce_notebook.store.reader import LogReader
+from mce_notebook.store.sidecar import Entry, covered, read_sidecar
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of each listed point.
+
+    Parameters
+    ----------
+    status : ndarray[N] of uint8
+        Of the outcome that counts at the current version; PENDING where there is none.
+    stale : ndarray[N] of bool
+        No outcome at the current version, but a good one at another.
+    seconds : ndarray[N] of float32
+        Recorded cost of the outcome that counts, stale ones included; NaN where it was not recorded, 0 where none counts.
+    generation : ndarray[N] of int32
+        Of the outcome that counts at the current version; -1 where there is none.
+    problems : list of str
+        Damage found on the way.
+    """
+
+    status: np.ndarray
+    stale: np.ndarray
+    seconds: np.ndarray
+    generation: np.ndarray
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What some bytes of the log cover."""
+
+    declaration: int
+    version: str
+    generation: int
+    index: np.ndarray | range
+    status: np.ndarray | None
+    seconds: np.ndarray | float | None
+    order: tuple[int, int, int]
+
+
+def known(sweep: SweepStore, declaration: Declaration) -> Known:
+    """What is known of the points of a declaration, at its version.
+
+    Outcomes of other declarations count where they are of the same point, found by label arithmetic between the grids.
+    """
+    size = declaration.grid.size
+    found = Known(
+        np.zeros(size, np.uint8),
+        np.zeros(size, bool),
+        np.zeros(size, np.float32),
+        np.full(size, -1, np.int32),
+        [],
+    )
+    places = _Places(sweep, declaration)
+    standing = Standing(size)
+    for cover in covers(sweep, found.problems):
+        recency = places.recency(cover.declaration)
+        if recency is None:
+            found.problems.append(
+                f"{sweep.paths.folder}: outcomes of declaration {cover.declaration}, which is missing"
+            )
+            continue
+        _enter(found, standing, cover, places.of(cover), cover.version == declaration.version, recency)
+    return found
+
+
+def _enter(found: Known, standing: Standing, cover: Cover, positions: np.ndarray, current: bool, recency: int) -> None:
+    counts = standing.admit(
+        positions,
+        cover.status,
+        generation=cover.generation,
+        order=cover.order,
+        current=current,
+        recency=recency,
+    )
+    chosen = positions[counts]
+    if not len(chosen):
+        return
+    spent = np.nan if cover.seconds is None else cover.seconds
+    found.seconds[chosen] = spent[counts] if isinstance(spent, np.ndarray) else spent
+    if current:
+        found.status[chosen] = int(Status.DONE) if cover.status is None else cover.status[counts]
+        found.generation[chosen] = cover.generation
+        found.stale[chosen] = False
+    else:
+        found.stale[chosen] = True
+
+
+class _Places:
+    """Listed indices of one declaration for those of all others."""
+
+    def __init__(self, sweep: SweepStore, declaration: Declaration):
+        self._sweep = sweep
+        self._wanted = declaration
+        self._numbers = set(sweep.numbers())
+        self._maps: dict[int, np.ndarray | None] = {}
+        self._recency: dict[int, int] | None = None
+
+    def recency(self, number: int) -> int | None:
+        """Number of the last declaration with the version of this one; None if there is no such declaration."""
+        if self._recency is None:
+            versions = {one: self._sweep.declaration(one).version for one in sorted(self._numbers)}
+            last = {version: one for one, version in versions.items()}
+            self._recency = {one: last[version] for one, version in versions.items()}
+        if number == self._wanted.number:
+            return number
+        return self._recency.get(number)
+
+    def of(self, cover: Cover) -> np.ndarray:
+        """Listed indices, int64[n], -1 for points outside."""
+        index = cover.index
+        places = self._map(cover.declaration)
+        if places is None:
+            size = self._wanted.grid.size
+            listed = np.arange(index.start, index.stop) if isinstance(index, range) else index
+            return np.where((listed >= 0) & (listed < size), listed, -1)
+        if isinstance(index, range):
+            return places[index.start : index.stop]
+        return np.where(index < len(places), places[np.minimum(index, len(places) - 1)], -1)
+
+    def _map(self, number: int) -> np.ndarray | None:
+        if number == self._wanted.number:
+            return None
+        if number not in self._maps:
+            other = self._sweep.declaration(number)
+            self._maps[number] = self._wanted.grid.positions(other.grid, self._wanted.constants, other.constants)
+        return self._maps[number]
+
+
+def covers(sweep: SweepStore, problems: list[str]) -> Iterator[Cover]:
+    """Everything the log covers: from the sidecars as far as they reach, from the log behind them."""
+    cursor: dict[tuple[int, int], int] = {}
+    for name in sweep.folder.names(sweep.paths.log):
+        if name[:1] == "e" and name[1:].isdigit():
+            epoch = int(name[1:])
+            entries = _trusted(sweep, epoch)
+            cursor.update({(epoch, segment): end for segment, end in covered(entries).items()})
+            yield from (_of_entry(epoch, entry) for entry in entries)
+    reader = LogReader(sweep.paths, cursor)
+    yield from map(_of_batch, reader.stream())
+    problems.extend(reader.problems)
+
+
+def _trusted(sweep: SweepStore, epoch: int) -> list[Entry]:
+    """Entries of a sidecar whose segments are as long as it says."""
+    entries = read_sidecar(sweep.paths.coverage(epoch))
+    ends = covered(entries)
+    there = {segment for segment, end in ends.items() if _length(sweep.paths.segment(epoch, segment)) >= end}
+    return [entry for entry in entries if entry.segment in there and entry.end <= ends[entry.segment]]
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _of_entry(epoch: int, entry: Entry) -> Cover:
+    cover = entry.cover
+    seconds = None if cover["seconds"] is None else cover["seconds"] / max(1, len(entry.index))
+    order = (epoch, entry.segment, entry.start)
+    number, version, generation = cover["declaration"], cover["version"], cover["generation"]
+    return Cover(number, version, generation, entry.index, entry.status, seconds, order)
+
+
+def _of_batch(batch: Batch) -> Cover:
+    spent: np.ndarray | float | None = batch.seconds
+    if spent is None and batch.total is not None:
+        spent = batch.total / max(1, len(batch))
+    return Cover(batch.declaration, batch.version, batch.generation, batch.index, batch.status, spent, batch.order)

@@ -1,0 +1,239 @@
+"""Small immutable files: read, create once, replace, list. The only place besides the journal that knows POSIX.
+
+Four verbs, because these are what an object store has as well: get, conditional put, put, list.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from mce_notebook.errors import AlreadyExists, StoreError, StoreFull
+
+# What the operating system says when there is no room: the disk, the quota, the largest file allowed.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def store_error(error: OSError, doing: str) -> StoreError:
+    """The error a user meets for what the operating system said."""
+    where = f" {error.filename}" if error.filename else ""
+    said = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return StoreFull(f"No room left while {doing}{where} ({said}). Free some space; what was stored is safe.")
+    return StoreError(f"Failed while {doing}{where}: {said}.")
+
+
+@contextlib.contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn an OSError into the StoreError or StoreFull that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(error, doing) from error
+
+
+def sync_data(descriptor: int) -> None:
+    """Bring the bytes of a file to the disk itself.
+
+    On macOS fsync stops at the drive's cache; F_FULLFSYNC does not (fcntl(2)).
+    """
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        fcntl.fcntl(descriptor, full)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the entries of a folder to the disk: without it a new file may be gone after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte; a single `write` may take fewer."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+class Folder(Protocol):
+    """What the catalogue needs of a place; paths are those a Layout makes."""
+
+    def read(self, path: Path) -> bytes: ...
+
+    def create(self, path: Path, data: bytes) -> None: ...
+
+    def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None: ...
+
+    def names(self, path: Path) -> list[str]: ...
+
+    def exists(self, path: Path) -> bool: ...
+
+    def create_folder(self, path: Path, files: dict[str, bytes]) -> None: ...
+
+    def move(self, source: Path, target: Path) -> None: ...
+
+    def remove(self, path: Path) -> None: ...
+
+
+class LocalFolder:
+    """Files on this machine or on a file system mounted here."""
+
+    def read(self, path: Path) -> bytes:
+        """Whole content; FileNotFoundError is left as it is, for callers who ask whether there is one."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise store_error(error, "reading") from error
+
+    def create(self, path: Path, data: bytes) -> None:
+        """Make a file that was not there, whole or not at all, durable on return.
+
+        Raises
+        ------
+        AlreadyExists
+            Somebody else made it first.
+        """
+        with told("writing"):
+            temporary = self._write(path, data, durable=True)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise AlreadyExists(f"{path} exists already.") from None
+            except OSError as error:
+                # Some file systems have no hard links; there the claim is exclusive, but not atomic with its content.
+                if error.errno in NO_ROOM:
+                    raise
+                self._create_plainly(path, data)
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(path.parent)
+
+    def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None:
+        """Put new content in place of the old; readers see one or the other."""
+        with told("writing"):
+            temporary = self._write(path, data, durable=durable)
+            try:
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            if durable:
+                sync_folder(path.parent)
+
+    def names(self, path: Path) -> list[str]:
+        """Sorted names in a folder, without temporary ones; empty when there is no such folder."""
+        try:
+            return sorted(name for name in os.listdir(path) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise store_error(error, "listing") from error
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def create_folder(self, path: Path, files: dict[str, bytes]) -> None:
+        """Make a folder with files (names relative, `/` between parts), all at once; AlreadyExists if it is there."""
+        with told("writing"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+            try:
+                self._fill(temporary, files)
+                self._rename_new(temporary, path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            sync_folder(path.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename a folder to a name that is free; AlreadyExists otherwise."""
+        with told("moving"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._rename_new(source, target)
+            sync_folder(source.parent)
+            sync_folder(target.parent)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder with all in it; nothing happens when it is not there."""
+        with told("removing"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, data: bytes, *, durable: bool) -> Path:
+        # Two threads of one process may replace the same file, so the name is random, not made of the pid.
+        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            write_all(descriptor, data)
+            if durable:
+                sync_data(descriptor)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        return temporary
+
+    def _create_plainly(self, path: Path, data: bytes) -> None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            raise AlreadyExists(f"{path} exists already.") from None
+        try:
+            write_all(descriptor, data)
+            sync_data(descriptor)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, folder: Path, files: dict[str, bytes]) -> None:
+        folder.mkdir(mode=0o755)
+        for name, data in files.items():
+            target = folder / name
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise StoreError(f"{name!r} leads out of the folder it belongs to.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.create_plain_file(target, data)
+        for inner in {(folder / name).parent for name in files} | {folder}:
+            sync_folder(inner)
+
+    @staticmethod
+    def create_plain_file(path: Path, data: bytes) -> None:
+        """One file of a folder nobody sees yet, synced; its folder is synced by who asked."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            write_all(descriptor, data)
+            sync_data(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _rename_new(source: Path, target: Path) -> None:
+        # rename(2) replaces an empty folder silently, so that case is looked for; a full one it refuses.
+        if target.exists():
+            raise AlreadyExists(f"{target} exists already.")
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise AlreadyExists(f"{target} exists already.") from None
+            raise

@@ -1,0 +1,254 @@
+"""The writer's side of the log: append, make durable, acknowledge.
+
+Everything given to one `append` goes out in one `writev` and one `fdatasync` for each open segment; when it returns,
+kill -9, a power cut or a full disk cannot take it back. Files are only ever appended to, by the epoch that made them.
+After an error a segment gets no more bytes: what stands behind its committed length is unknown, so the next append opens
+a new one, and a marker states the length that holds.
+"""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mce_notebook.errors import AlreadyExists, StoreError
+from mce_notebook.store.folder import (
+    NO_ROOM,
+    LocalFolder,
+    store_error,
+    sync_data,
+    sync_folder,
+    told,
+    write_all,
+)
+from mce_notebook.store.frames import Frame
+from mce_notebook.store.layout import SweepLayout
+from mce_notebook.store.sidecar import Entry, SidecarWriter
+
+ROLL = 64 << 20
+RESERVE = 1 << 20
+# Each open segment is one file descriptor; blocks of many shapes must not use them up.
+OPEN_SEGMENTS = 16
+_IOV = 512
+
+
+def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
+    """Claim the next epoch for a writer: its files are its own from now on.
+
+    Parameters
+    ----------
+    paths : SweepLayout
+    host_info : dict
+        Host name, pid, boot id, start time; kept in the claim.
+    """
+    folder = LocalFolder()
+    data = json.dumps(host_info).encode()
+    while True:
+        numbers = [int(name) for name in folder.names(paths.epochs) if name.isdigit()]
+        number = max(numbers, default=0) + 1
+        try:
+            folder.create(paths.epoch(number), data)
+        except AlreadyExists:
+            continue
+        return number
+
+
+@dataclass
+class _Segment:
+    """An open file of the log; `length` is what is committed."""
+
+    number: int
+    descriptor: int
+    length: int = 0
+    frames: int = 0
+    waiting: list[Frame] = field(default_factory=list)
+
+
+class Journal:
+    """Appends frames to the log of one epoch.
+
+    Parameters
+    ----------
+    paths : SweepLayout
+    epoch : int
+        Claimed with `claim_epoch`.
+    roll : int
+        Bytes after which a segment is closed.
+    """
+
+    def __init__(self, paths: SweepLayout, epoch: int, *, roll: int = ROLL):
+        self.paths = paths
+        self.epoch = epoch
+        self.roll = roll
+        self._folder = LocalFolder()
+        self._lock = threading.Lock()
+        self._open: dict[bytes, _Segment] = {}
+        self._next = 0
+        self._unmarked: dict[int, tuple[int, int]] = {}
+        self._closed = False
+        self._sidecar = SidecarWriter(paths.coverage(epoch))
+        with told("opening the log"):
+            paths.log_epoch(epoch).mkdir(parents=True, exist_ok=True)
+            sync_folder(paths.log)
+            self._make_reserve()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        """Make frames durable; they are acknowledged when this returns.
+
+        Raises
+        ------
+        StoreFull
+            No room. None of the frames may be taken as stored; give all of them again when there is room.
+        StoreError
+            Another error of the disk, with the same meaning; or the journal is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"The journal of epoch {self.epoch} is closed.")
+            self._mark_closed()
+            touched = self._sort(frames)
+            try:
+                fresh = [self._write(head, segment) for head, segment in touched.items()]
+                for segment in touched.values():
+                    sync_data(segment.descriptor)
+                if any(fresh):
+                    sync_folder(self.paths.log_epoch(self.epoch))
+            except OSError as error:
+                self._abandon(touched, error)
+                raise store_error(error, "writing outcomes") from error
+            self._commit(touched)
+
+    def close(self) -> None:
+        """Close every segment with its length, and the epoch; a later `append` is refused."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for head in list(self._open):
+                self._retire(head)
+            self._sidecar.close()
+            self.paths.reserve(self.epoch).unlink(missing_ok=True)
+            self._mark_closed()
+            if not self._unmarked:
+                with contextlib.suppress(StoreError, AlreadyExists):
+                    # Only spares readers a look for new segments.
+                    data = json.dumps({"segments": self._next}).encode()
+                    self._folder.create(self.paths.epoch_closed(self.epoch), data)
+
+    def _sort(self, frames: Sequence[Frame]) -> dict[bytes, _Segment]:
+        touched: dict[bytes, _Segment] = {}
+        for frame in frames:
+            segment = touched.get(frame.head)
+            if segment is None:
+                segment = self._open.get(frame.head) or _Segment(-1, -1)
+                segment.waiting = []
+                touched[frame.head] = segment
+            segment.waiting.append(frame)
+        return touched
+
+    def _write(self, head: bytes, segment: _Segment) -> bool:
+        """Write what waits for a segment; True if the segment is new."""
+        fresh = segment.descriptor < 0
+        pieces: list[bytes] = [frame.body for frame in segment.waiting]
+        if fresh:
+            self._start(head, segment)
+            pieces.insert(0, head)
+        writev_all(segment.descriptor, pieces)
+        return fresh
+
+    def _start(self, head: bytes, segment: _Segment) -> None:
+        while len(self._open) >= OPEN_SEGMENTS:
+            idle = [other for other in self._open if not self._open[other].waiting]
+            if not idle:
+                break
+            self._retire(idle[0])
+        segment.number = self._next
+        path = self.paths.segment(self.epoch, segment.number)
+        segment.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        # Taken even when what follows fails: a number is never used twice.
+        self._next += 1
+        self._open[head] = segment
+
+    def _commit(self, touched: dict[bytes, _Segment]) -> None:
+        entries = []
+        for head, segment in touched.items():
+            if not segment.length:
+                segment.length = len(head)
+            for frame in segment.waiting:
+                start = segment.length
+                segment.length += len(frame.body)
+                segment.frames += 1
+                entries.append(Entry(segment.number, start, segment.length, frame.cover))
+            segment.waiting = []
+            if segment.length >= self.roll:
+                self._retire(head)
+        self._sidecar.add(entries)
+        self._make_reserve()
+
+    def _abandon(self, touched: dict[bytes, _Segment], error: OSError) -> None:
+        if error.errno in NO_ROOM:
+            with contextlib.suppress(OSError):
+                self.paths.reserve(self.epoch).unlink(missing_ok=True)
+        for head, segment in touched.items():
+            segment.waiting = []
+            if segment.descriptor >= 0:
+                self._retire(head)
+        self._mark_closed()
+
+    def _retire(self, head: bytes) -> None:
+        segment = self._open.pop(head)
+        self._unmarked[segment.number] = (segment.length, segment.frames)
+        with contextlib.suppress(OSError):
+            # Everything that counts was synced before; close has nothing to add.
+            os.close(segment.descriptor)
+
+    def _mark_closed(self) -> None:
+        for number, (length, count) in list(self._unmarked.items()):
+            data = json.dumps({"length": length, "frames": count}).encode()
+            try:
+                self._folder.create(self.paths.closed(self.epoch, number), data)
+            except AlreadyExists:
+                pass
+            except StoreError:
+                # Tried again with the next append; until then readers take the segment for open and wait at its tail.
+                return
+            del self._unmarked[number]
+
+    def _make_reserve(self) -> None:
+        path = self.paths.reserve(self.epoch)
+        if path.exists():
+            return
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(descriptor, 0, RESERVE)
+                else:
+                    write_all(descriptor, bytes(RESERVE))
+            finally:
+                os.close(descriptor)
+        except OSError:
+            # A disk that has no room for a reserve may still have some for outcomes.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def writev_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+    """Write all pieces in order; `writev` takes at most IOV_MAX of them and may stop anywhere."""
+    rest = [memoryview(piece) for piece in pieces if piece]
+    while rest:
+        done = os.writev(descriptor, rest[:_IOV])
+        while rest and done >= len(rest[0]):
+            done -= len(rest[0])
+            del rest[0]
+        if done:
+            rest[0] = rest[0][done:]

@@ -1,0 +1,246 @@
+"""Where everything is kept: every path of the project is made here, and nowhere else.
+
+experiments/<name>/               root: ./experiments, found upward like .git, or MCE_STORE
+  sweep.json                      immutable: format version, name, id, root seed
+  intents/000001.json             run, pause, cancel; the latest holds
+  declarations/000001.json        what was declared; long tables by content under declarations/tables/
+  objects/<digest>                captured buffers
+  code/<version>/<python>/        source snapshot, closure, pickled function
+  env/<sha>.json                  packages, Python, git, hardware
+  epochs/000003                   a writer's claim; 000003.beat beside it
+  log/e000003/000000.arrows       outcomes; 000000.closed states the length that holds; coverage is a sidecar
+  big/e000003/<id>.arrows         large payloads that records of the log refer to
+  events/e000003.jsonl            what happened, for people
+  artifacts/<point>/              files a point left
+  sealed/<id>/data.zarr           the finished cube
+experiments/.archive/<name>-<n>   what `--replace` put aside
+"""
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+
+from mce_notebook.errors import NameConflict, StoreError
+
+FOLDER = "experiments"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SweepLayout:
+    """Paths of one sweep."""
+
+    folder: Path
+
+    @property
+    def sweep_json(self) -> Path:
+        return self.folder / "sweep.json"
+
+    @property
+    def intents(self) -> Path:
+        return self.folder / "intents"
+
+    def intent(self, number: int) -> Path:
+        return self.intents / f"{number:06d}.json"
+
+    @property
+    def declarations(self) -> Path:
+        return self.folder / "declarations"
+
+    def declaration(self, number: int) -> Path:
+        return self.declarations / f"{number:06d}.json"
+
+    def mask(self, number: int) -> Path:
+        """Bitmap of a guard that could not be vectorised, beside its declaration."""
+        return self.declarations / f"{number:06d}.mask"
+
+    def table(self, digest: str) -> Path:
+        return self.declarations / "tables" / f"{digest}.arrow"
+
+    @property
+    def objects(self) -> Path:
+        return self.folder / "objects"
+
+    def object(self, digest: str) -> Path:
+        return self.objects / digest
+
+    def code(self, version: str) -> Path:
+        return self.folder / "code" / version
+
+    def env(self, sha: str) -> Path:
+        return self.folder / "env" / f"{sha}.json"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs"
+
+    def epoch(self, number: int) -> Path:
+        return self.epochs / f"{number:06d}"
+
+    def beat(self, epoch: int) -> Path:
+        return self.epochs / f"{epoch:06d}.beat"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def log_epoch(self, epoch: int) -> Path:
+        return self.log / f"e{epoch:06d}"
+
+    def segment(self, epoch: int, number: int) -> Path:
+        return self.log_epoch(epoch) / f"{number:06d}.arrows"
+
+    def closed(self, epoch: int, number: int) -> Path:
+        """States the committed length of a segment that gets no more bytes."""
+        return self.log_epoch(epoch) / f"{number:06d}.closed"
+
+    def compacted(self, epoch: int, number: int) -> Path:
+        return self.log_epoch(epoch) / f"{number:06d}.compact.arrows"
+
+    def epoch_closed(self, epoch: int) -> Path:
+        """States that an epoch gets no more segments."""
+        return self.log_epoch(epoch) / "closed"
+
+    def coverage(self, epoch: int) -> Path:
+        return self.log_epoch(epoch) / "coverage"
+
+    def reserve(self, epoch: int) -> Path:
+        """Room that is given up when the disk is full, so that the state can still be recorded."""
+        return self.log_epoch(epoch) / "reserve"
+
+    @property
+    def big(self) -> Path:
+        return self.folder / "big"
+
+    def big_epoch(self, epoch: int) -> Path:
+        return self.big / f"e{epoch:06d}"
+
+    def events(self, epoch: int) -> Path:
+        return self.folder / "events" / f"e{epoch:06d}.jsonl"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.folder / "artifacts"
+
+    def artifact(self, point: str) -> Path:
+        """Folder of one point; `point` is 32 hexadecimal digits of its key."""
+        if not re.fullmatch(r"[0-9a-f]{32}", point):
+            raise StoreError(f"{point!r} is no key of a point; expected 32 hexadecimal digits.")
+        return self.artifacts / point
+
+    @property
+    def sealed(self) -> Path:
+        return self.folder / "sealed"
+
+    def sealed_cube(self, seal: str) -> Path:
+        return self.sealed / seal / "data.zarr"
+
+    def folders(self) -> list[Path]:
+        """What a new sweep starts with."""
+        names = (
+            "intents",
+            "declarations",
+            "declarations/tables",
+            "objects",
+            "code",
+            "env",
+            "epochs",
+            "log",
+            "big",
+        )
+        return [self.folder / name for name in (*names, "events", "artifacts", "sealed")]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a store.
+
+    Parameters
+    ----------
+    root : Path
+        The folder `experiments`.
+    """
+
+    root: Path
+
+    def sweep(self, name: str) -> SweepLayout:
+        """Paths of the sweep `name`; raises NameConflict for what cannot be a name."""
+        return SweepLayout(self.root / checked_name(name))
+
+    @property
+    def archive(self) -> Path:
+        return self.root / ".archive"
+
+    def archived(self, name: str, number: int) -> Path:
+        return self.archive / f"{name}-{number}"
+
+    @property
+    def temporary(self) -> Path:
+        """Where folders are made before they are renamed into place."""
+        return self.root / ".tmp"
+
+
+def checked_name(name: str) -> str:
+    """The name as it is kept (NFKC, as Python does for variables).
+
+    Raises
+    ------
+    NameConflict
+        Not a Python identifier, a keyword, or too long for a file name.
+    """
+    text = unicodedata.normalize("NFKC", name) if isinstance(name, str) else ""
+    if not text.isidentifier():
+        raise NameConflict(
+            f"{name!r} cannot name a sweep; use letters, digits and underscores, not starting with a digit, "
+            "as in `recovery_2`."
+        )
+    if iskeyword(text):
+        raise NameConflict(f"{name!r} is a word of Python; choose another name for the sweep.")
+    if text.startswith("__"):
+        raise NameConflict(f"{name!r} starts with two underscores; choose another name for the sweep.")
+    if len(text.encode()) > 200:
+        raise NameConflict(f"The name {text[:20]!r}... is longer than 200 bytes; choose a shorter one.")
+    return text
+
+
+def find_root(start: str | os.PathLike[str] | None = None) -> Path:
+    """The store used from the folder `start` (default: the current one).
+
+    `MCE_STORE` wins; else the nearest `experiments` upward that holds a sweep, not leaving a git checkout or the
+    home folder; else `experiments` in `start`, which need not exist.
+    """
+    named = os.environ.get("MCE_STORE")
+    if named:
+        return Path(named).expanduser().absolute()
+    here = Path(start if start is not None else Path.cwd()).absolute()
+    home = Path.home()
+    for folder in (here, *here.parents):
+        if _holds_sweeps(folder / FOLDER):
+            return folder / FOLDER
+        if (folder / ".git").exists() or folder == home:
+            break
+    return here / FOLDER
+
+
+def _holds_sweeps(root: Path) -> bool:
+    try:
+        return any((entry / "sweep.json").is_file() for entry in root.iterdir())
+    except OSError:
+        return False
+
+
+def config_folder() -> Path:
+    """Per-user settings: `MCE_CONFIG_DIR`, or `mce_notebook` under the XDG configuration folder."""
+    named = os.environ.get("MCE_CONFIG_DIR")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "mce_notebook"
+
+
+def roots_file() -> Path:
+    """The stores this user has opened."""
+    return config_folder() / "roots.json"
