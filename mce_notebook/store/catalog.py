@@ -309,6 +309,10 @@ class SweepStore:
         """Writers so far, oldest first."""
         return [Epoch(number, self._json(self.paths.epoch(number))) for number in self._numbers(self.paths.epochs)]
 
+    def last_epoch(self) -> int:
+        """Return the number of the last writer, 0 before the first."""
+        return max(self._numbers(self.paths.epochs), default=0)
+
     def heartbeat(self, epoch: int) -> dict[str, Any]:
         """What the writer of an epoch said last; empty when it said nothing yet."""
         return self._json(self.paths.beat(epoch))
@@ -335,6 +339,24 @@ class SweepStore:
                 with contextlib.suppress(ValueError):
                     found.append(json.loads(line))
         return sorted(found, key=lambda event: str(event.get("time", "")))
+
+    # Files of points
+
+    def artifact_folder(self, index: int, declaration: "Declaration | None" = None) -> Path:
+        """Return the folder of what a point left, by its listed index in a declaration (the latest by default).
+
+        It is named by the key of the point, so that extending the grid does not move it.
+        """
+        shown = declaration or self.latest()
+        if shown is None:
+            raise UnknownSweep(f"The sweep {self.paths.folder.name!r} has no declaration.")
+        ((low, high),) = shown.grid.keys(slice(index, index + 1), constants=shown.constants)
+        return self.paths.artifact(f"{int(high):016x}{int(low):016x}")
+
+    def artifacts(self, index: int, declaration: "Declaration | None" = None) -> list[Path]:
+        """Return the files a point left, sorted; links are left out, because they may lead anywhere."""
+        folder = self.artifact_folder(index, declaration)
+        return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
     # The whole
 

@@ -1,18 +1,25 @@
 """What is known of the points of a declaration, from the sidecars and the end of the log behind them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mce_notebook.declare.grid import Status
+from mce_notebook.declare.grid import Part, Status
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Batch
 from mce_notebook.store.merge import Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.sidecar import Entry, covered, read_sidecar
+
+
+_FAILURES = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
+
+
+_FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,34 @@ class Known:
     problems: list[str]
 
 
+def unknown(size: int) -> Known:
+    """What is known before anything was computed."""
+    return Known(
+        np.zeros(size, np.uint8), np.zeros(size, bool), np.zeros(size, np.float32), np.full(size, -1, np.int32), []
+    )
+
+
+def todo(found: Known, declaration: Declaration) -> np.ndarray:
+    """Which points of a declaration are to be computed, bool[N].
+
+    Those without an outcome at the current version, stale ones unless they are held back; and those that the declaration
+    asks to compute again, as long as their outcome is of an earlier generation.
+    """
+    pending = found.status == Status.PENDING
+    if declaration.hold_stale:
+        pending &= ~found.stale
+    again = (found.generation < declaration.generation) & (found.status != Status.PENDING)
+    if declaration.rerun == "failed":
+        again &= np.isin(found.status, _FAILURES)
+    elif declaration.rerun == "points":
+        again &= declaration.grid.selected(declaration.selection or {})
+    elif declaration.rerun != "all":
+        again[:] = False
+    wanted = pending | again
+    mask = declaration.grid.mask()
+    return wanted if mask is None else wanted & mask
+
+
 @dataclass(frozen=True)
 class Cover:
     """What some bytes of the log cover."""
@@ -59,13 +94,7 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
     Outcomes of other declarations count where they are of the same point, found by label arithmetic between the grids.
     """
     size = declaration.grid.size
-    found = Known(
-        np.zeros(size, np.uint8),
-        np.zeros(size, bool),
-        np.zeros(size, np.float32),
-        np.full(size, -1, np.int32),
-        [],
-    )
+    found = unknown(size)
     places = _Places(sweep, declaration)
     standing = Standing(size)
     for cover in covers(sweep, found.problems):
@@ -76,6 +105,72 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
             )
             continue
         _enter(found, standing, cover, places.of(cover), cover.version == declaration.version, recency)
+    return found
+
+
+def unknown(size: int) -> Known:
+    """Nothing known of any of `size` points, as for a sweep that is new."""
+    return Known(
+        np.zeros(size, np.uint8),
+        np.zeros(size, bool),
+        np.zeros(size, np.float32),
+        np.full(size, -1, np.int32),
+        [],
+    )
+
+
+def todo(found: Known, declaration: Declaration) -> np.ndarray:
+    """Decide which points still have to run, bool[N].
+
+    New points run; stale ones unless the declaration holds them back; others only where a rerun asks for them and their
+    outcome is of an earlier generation, so that a rerun that was cut goes on where it stopped.
+    """
+    pending = found.status == int(Status.PENDING)
+    older = found.generation < declaration.generation
+    wanted = pending if not declaration.hold_stale else pending & ~found.stale
+    if declaration.rerun == "stale":
+        wanted = pending
+    elif declaration.rerun == "failed":
+        wanted = wanted | (np.isin(found.status, _FAILED) & older)
+    elif declaration.rerun == "all":
+        wanted = pending | older
+    elif declaration.rerun == "points":
+        wanted = wanted | (selected(declaration) & older)
+    mask = declaration.grid.mask()
+    return wanted if mask is None else wanted & mask
+
+
+def selected(declaration: Declaration) -> np.ndarray:
+    """Find the points a declaration selects by labels, bool[N]; names left out take every label."""
+    wanted = declaration.selection or {}
+    return np.concatenate([_selected(part, wanted) for part in declaration.grid.parts])
+
+
+def _selected(part: Part, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
+    if not set(wanted) <= set(part.names):
+        return np.zeros(part.size, bool)
+    chosen = np.ones(part.shape, bool)
+    for dimension, axis in enumerate(part.axes):
+        rows = np.ones(axis.size, bool)
+        for column in axis.coordinates:
+            if column.name in wanted:
+                rows &= _matching(column.labels, wanted[column.name])
+        shape = [1] * len(part.axes)
+        shape[dimension] = -1
+        chosen &= rows.reshape(shape)
+    return chosen.ravel()
+
+
+def _matching(labels: np.ndarray, wanted: Sequence[Any]) -> np.ndarray:
+    found = np.zeros(len(labels), bool)
+    for label in wanted:
+        if labels.dtype.kind in "fc" and isinstance(label, int | float | complex):
+            found |= np.isclose(labels, label, rtol=1e-12, atol=0, equal_nan=True)
+        elif labels.dtype.kind in "biu" and isinstance(label, int | float):
+            found |= labels == label
+        else:
+            # Dates and objects come out of a declaration's record as text.
+            found |= labels.astype(str) == str(label)
     return found
 
 

@@ -35,6 +35,8 @@ class Declaration:
         Name of the folder under `code/` that holds it (the key of its bundle).
     cwd : str
         Working directory of every point: the one of the process that declared.
+    setup_depth : int
+        How many of the outer axes the innermost setup depends on; 0 without setups.
     root : int
         Root seed.
     generation : int
@@ -70,6 +72,7 @@ class Declaration:
     version: str = ""
     code: str = ""
     cwd: str = ""
+    setup_depth: int = 0
     root: int = 0
     generation: int = 0
     number: int = 0

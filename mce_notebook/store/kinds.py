@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mce_notebook.declare.routine import MISSING
+
 _DAY = datetime.date(1970, 1, 1)
 
 
@@ -115,7 +117,7 @@ def normalise(value: Any) -> tuple[Kind, Any]:
     kind = EXACT.get(type(value))
     if kind is not None:
         return _checked(kind, value)
-    if type(value).__name__ in _MISSING_NAMES or _is_missing(value):
+    if type(value).__name__ in _MISSING_NAMES or value is MISSING:
         return NULL, None
     for convert in (_scalar, _moment, _labelled, _array):
         found = convert(value)
@@ -128,11 +130,6 @@ def normalise(value: Any) -> tuple[Kind, Any]:
     if hasattr(value, "__float__"):
         raise refused(value, "return float(...) of it")
     raise refused(value)
-
-
-def _is_missing(value: object) -> bool:
-    # Loops mark an output a branch did not write with a sentinel of its own module, which need not be loaded here.
-    return getattr(type(value), "__mce_missing__", False) is True
 
 
 def _checked(kind: Kind, value: Any) -> tuple[Kind, Any]:
