@@ -1,0 +1,391 @@
+"""The results as a labelled dataset, kept up to date with the log of a sweep."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mce_notebook.declare.grid import Status
+from mce_notebook.errors import CorruptStore, SweepError, UnknownSweep
+from mce_notebook.store.columns import Column
+from mce_notebook.store.frames import Batch, Failure
+from mce_notebook.store.reader import LogReader
+from mce_notebook.view.buffers import Array, Buffer, Where, filled
+from mce_notebook.view.cells import Booleans, Cells, Integers, cells_of
+from mce_notebook.view.outputs import Output, Variables
+from mce_notebook.view.pieces import piece_of
+from mce_notebook.view.precedence import Precedence, Source
+from mce_notebook.view.signs import HostSigns
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mce_notebook.store.catalog import SweepStore
+    from mce_notebook.store.declaration import Declaration
+
+MEANINGS = "pending running done failed killed timeout skipped stale"
+# Shown in cells of a cube that are no point of the design (guarded out, or holes of a ragged grid).
+EXCLUDED = 255
+GOOD = (int(Status.DONE), int(Status.SKIPPED))
+
+
+class Snapshot:
+    """What is known of a sweep, and cheap looks at it.
+
+    Parameters
+    ----------
+    sweep : SweepStore
+        The sweep as the store keeps it.
+    declaration : int, optional
+        Number of the declaration whose grid and version are shown; None follows the latest one.
+
+    Notes
+    -----
+    All methods may be called from any thread. Arrays of the datasets handed out are read-only views, which
+    never change afterwards: `ds.copy(deep=True)` is yours to write to.
+    """
+
+    def __init__(self, sweep: "SweepStore", declaration: int | None = None):
+        self._sweep = sweep
+        self._pinned = declaration
+        self._lock = threading.RLock()
+        self._notes: dict[str, None] = {}
+        self._reader: LogReader | None = None
+        self._conflicts: dict[int, Failure] | None = None
+        self.declaration: Declaration
+        self.update()
+
+    # ---- following the log ----
+
+    def update(self) -> int:
+        """Read what was appended since the last time.
+
+        Returns
+        -------
+        int
+            Number of batches that were new.
+        """
+        with self._lock:
+            self._follow()
+            assert self._reader is not None
+            count = 0
+            for batch in self._reader.stream():
+                self._absorb(batch)
+                count += 1
+            if count:
+                self._conflicts = None
+            return count
+
+    def _follow(self) -> None:
+        number = self._pinned
+        if number is None:
+            numbers = self._sweep.numbers()
+            if not numbers:
+                raise UnknownSweep(f"The sweep {self._sweep.name!r} was never declared; run its cell.")
+            number = numbers[-1]
+        if self._reader is None or number != self.declaration.number:
+            self._restart(self._sweep.declaration(number))
+
+    def _restart(self, declaration: "Declaration") -> None:
+        # Another grid or version changes which outcomes count, so everything is read again.
+        self.declaration = declaration
+        self.cells: Cells = cells_of(declaration.grid, declaration.grid.mask())
+        size = self.cells.size
+        self._reader = LogReader(self._sweep.paths)
+        self._status = np.zeros(size, np.uint8)
+        if self.cells.excluded is not None:
+            self._status[self.cells.excluded] = EXCLUDED
+        self._status_buffer = Buffer(self._status)
+        del self._status
+        self._seconds = Buffer(filled((size,), np.dtype(np.float64)))
+        self._precedence = Precedence(size)
+        self._outputs = {
+            name: Output(name, size, tuple(declaration.dims.get(name, ()))) for name in declaration.outputs or ()
+        }
+        self._failures: dict[int, Failure] = {}
+        self._interned: dict[Failure, Failure] = {}
+        self._causes: Counter[str] | None = Counter()
+        self._conflicts = None
+        self._maps: dict[int, Integers | None] = {}
+        self._last: dict[str, int] = {}
+
+    def _absorb(self, batch: Batch) -> None:
+        try:
+            columns = batch.columns
+        except CorruptStore as error:
+            # Its points stay pending, so that the next run computes them again.
+            self._notes[str(error)] = None
+            return
+        where = self._where(batch)
+        status = batch.status
+        current = batch.version == self.declaration.version
+        keep = self._kept(where, status, current)
+        if keep is not None:
+            if not keep.any():
+                return
+            where = _cells(where)[keep]
+            status = None if status is None else status[keep]
+        good: Booleans | bool = True if status is None else np.isin(status, GOOD)
+        recency = 0 if current else self._recency(batch.version)
+        source = Source(current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt)
+        won, fresh = self._precedence.admit(where, good, source)
+        if won is not None and not won.any():
+            return
+        rows = _rows(keep, won)
+        if won is not None:
+            where = _cells(where)[won]
+            status = None if status is None else status[won]
+        code = status if status is not None else Status.DONE
+        self._status_buffer.write(where, code if current else Status.STALE)
+        self._scatter(batch, columns, where, rows, fresh)
+
+    def _scatter(
+        self, batch: Batch, columns: Mapping[str, Column], where: Where, rows: Booleans | None, fresh: bool
+    ) -> None:
+        if batch.seconds is not None:
+            self._seconds.write(where, batch.seconds if rows is None else batch.seconds[rows])
+        else:
+            self._seconds.write(where, np.nan if batch.total is None else batch.total / max(len(batch), 1))
+        for name, column in columns.items():
+            output = self._outputs.get(name)
+            if output is None:
+                output = self._outputs[name] = self._new_output(name)
+            output.put(where, piece_of(column).rows(rows), fresh)
+        if not fresh:
+            self._forget(where, columns)
+        if batch.failures:
+            self._keep_failures(batch, where, rows)
+
+    def _new_output(self, name: str) -> Output:
+        return Output(name, self.cells.size, tuple(self.declaration.dims.get(name, ())))
+
+    def _forget(self, where: Where, columns: Mapping[str, Column]) -> None:
+        for name, output in self._outputs.items():
+            if name not in columns:
+                output.clear(where)
+        if self._failures:
+            self._causes = None
+            for cell in _cells(where).tolist():
+                self._failures.pop(cell, None)
+
+    def _keep_failures(self, batch: Batch, where: Where, rows: Booleans | None) -> None:
+        cells = _cells(where)
+        place = None if rows is None else np.cumsum(rows) - 1
+        for row, failure in batch.failures.items():
+            if rows is None or place is None:
+                cell = int(cells[row])
+            elif rows[row]:
+                cell = int(cells[place[row]])
+            else:
+                continue
+            # Points that fail alike share one record.
+            self._failures[cell] = self._interned.setdefault(failure, failure)
+            if self._causes is not None:
+                self._causes[cause_of(failure)] += 1
+
+    def _where(self, batch: Batch) -> Where:
+        index = batch.index
+        if batch.declaration == self.declaration.number:
+            if isinstance(index, range):
+                if self.cells.positions is None:
+                    return slice(index.start, index.stop)
+                index = np.arange(index.start, index.stop)
+            return index if self.cells.positions is None else self.cells.positions[index]
+        table = self._map(batch.declaration)
+        if table is None:
+            return np.full(len(index), -1, np.int64)
+        return table[index.start : index.stop] if isinstance(index, range) else table[index]
+
+    def _map(self, number: int) -> Integers | None:
+        """Cell of every listed index of another declaration, -1 where the shown grid has no such point."""
+        if number not in self._maps:
+            shown = self.declaration
+            try:
+                other = self._sweep.declaration(number)
+                positions = shown.grid.positions(other.grid, constants=shown.constants, other_constants=other.constants)
+                self._maps[number] = self.cells.of(positions)
+            except SweepError as error:
+                self._notes[f"Outcomes of declaration {number} are not shown: {error}"] = None
+                self._maps[number] = None
+        return self._maps[number]
+
+    def _recency(self, version: str) -> int:
+        """Return the number of the last declaration of another version."""
+        if version not in self._last:
+            self._last = {one.version: one.number for one in self._sweep.declarations()}
+        return self._last.get(version, 0)
+
+    def _kept(self, where: Where, status: npt.NDArray[np.uint8] | None, current: bool) -> Booleans | None:
+        """Rows that can be shown at all; None for all."""
+        keep = None
+        if not isinstance(where, slice) and where.size and int(where.min()) < 0:
+            keep = where >= 0
+        if not current and status is not None:
+            # A failure of another version says nothing about the code as it is now.
+            good = np.isin(status, GOOD)
+            keep = good if keep is None else keep & good
+        return keep
+
+    # ---- looking ----
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the files, in sentences; empty as a rule."""
+        with self._lock:
+            found = list(self._notes)
+            return found + (list(self._reader.problems) if self._reader is not None else [])
+
+    def failures(self) -> dict[int, Failure]:
+        """Failures by cell, of the outcomes that are shown, conflicts between kinds of values included."""
+        with self._lock:
+            return {**self._failures, **self._conflicting()}
+
+    def causes(self) -> dict[str, int]:
+        """Count failures by cause, the most frequent first."""
+        with self._lock:
+            if self._causes is None:
+                self._causes = Counter(cause_of(failure) for failure in self._failures.values())
+            conflicting = Counter(cause_of(failure) for failure in self._conflicting().values())
+            return dict((self._causes + conflicting).most_common())
+
+    def _conflicting(self) -> dict[int, Failure]:
+        if self._conflicts is None:
+            self._conflicts = {}
+            for output in self._outputs.values():
+                for cells, reason in output.conflicts():
+                    failure = Failure(Status.FAILED, "KindConflict", reason, cause=f"conflict in {output.name}")
+                    for cell in cells.tolist():
+                        self._conflicts.setdefault(cell, failure)
+        return self._conflicts
+
+    def status(self) -> npt.NDArray[np.uint8]:
+        """Status codes of every cell, uint8[size], flat; EXCLUDED where the design has no point."""
+        with self._lock:
+            status = self._status_buffer.view((self.cells.size,))
+            running = self._running()
+            conflicts = self._conflicting()
+            if not conflicts and not running.size:
+                return status
+            status = status.copy()
+            if conflicts:
+                status[list(conflicts)] = Status.FAILED
+            if running.size:
+                status[running[status[running] == Status.PENDING]] = Status.RUNNING
+            return status
+
+    def _running(self) -> Integers:
+        """Cells of the blocks that workers have now, as the host says."""
+        spans = HostSigns.of(self._sweep, time.time()).in_flight
+        if not spans:
+            return np.empty(0, np.int64)
+        size = self.declaration.grid.size
+        listed = [np.arange(max(0, start), min(stop, size)) for start, stop in spans]
+        cells = self.cells.of(np.concatenate(listed))
+        return cells[cells >= 0]
+
+    def counts(self) -> dict[Status, int]:
+        """Count the points in each status."""
+        counted = np.bincount(self.status(), minlength=EXCLUDED + 1)
+        return {status: int(counted[status]) for status in Status}
+
+    def dataset(self, *, sealed: bool = False) -> "xr.Dataset":
+        """Show what is known now: outputs first, `status` last, the user's coordinates.
+
+        Parameters
+        ----------
+        sealed : bool
+            Give integers and bools their own type where no value is missing, as in a published file.
+
+        Returns
+        -------
+        xarray.Dataset
+            Missing values are NaN, NaT or None. Integers and bools are shown as float64, so that the type does
+            not change with the last value; integers beyond 2**53 have an exact companion, `<output>_exact`.
+        """
+        with self._lock:
+            variables: Variables = {}
+            sizes: dict[str, int] = dict(zip(self.cells.dims, self.cells.shape, strict=True))
+            labels: dict[str, Array] = {}
+            for output in self._outputs.values():
+                for name, (dims, values, attrs) in output.variables(self.cells, sizes, sealed).items():
+                    variables.setdefault(name, (dims, values, attrs))
+                    sizes.update(zip(dims, values.shape, strict=True))
+                own = variables[output.name][0][len(self.cells.dims) :]
+                labels |= output.coordinates([dim for dim in own if dim not in labels], sizes)
+            variables["status"] = self._status_variable()
+            found = _dataset(variables, self.cells, self.attributes())
+            return found.assign_coords(labels) if labels else found
+
+    def _status_variable(self) -> tuple[tuple[str, ...], Array, dict[str, Any]]:
+        values = list(range(len(Status)))
+        meanings = MEANINGS
+        if self.cells.excluded is not None:
+            values, meanings = [*values, EXCLUDED], f"{MEANINGS} excluded"
+        attrs = {"flag_values": np.array(values, np.uint8), "flag_meanings": meanings}
+        return self.cells.dims, self.status().reshape(self.cells.shape), attrs
+
+    def outcomes(self) -> "xr.Dataset":
+        """How each outcome was made: seconds, worker, attempt and version, on the dimensions of `dataset`."""
+        with self._lock:
+            sources = self._precedence.sources
+            source = self._precedence.source
+            found: dict[str, Array] = {"seconds": self._seconds.view(self.cells.shape)}
+            columns: Mapping[str, Array] = {
+                "host": np.array([each.worker for each in sources] + [None], object),
+                "attempt": np.array([float(each.attempt) for each in sources] + [np.nan]),
+                "generation": np.array([float(each.generation) for each in sources] + [np.nan]),
+                "version": np.array([each.version for each in sources] + [None], object),
+            }
+            # -1, nothing known, is the last entry.
+            found |= {name: column[source].reshape(self.cells.shape) for name, column in columns.items()}
+            data: Variables = {name: (self.cells.dims, values, {}) for name, values in found.items()}
+            data["seconds"][2]["units"] = "s"
+            data["status"] = self._status_variable()
+            return _dataset(data, self.cells, self.attributes())
+
+    def attributes(self) -> dict[str, Any]:
+        """Provenance, as attributes that every file format takes."""
+        declaration = self.declaration
+        environment = self._sweep.environment(declaration.environment)
+        return {
+            "sweep": self._sweep.name,
+            "sweep_id": self._sweep.id,
+            "version": declaration.version,
+            "declaration": declaration.number,
+            "generation": declaration.generation,
+            "created": str(declaration.created),
+            "python": str(environment.get("python", "")),
+            "root_seed": f"{declaration.root:#034x}",
+            "constants": json.dumps(dict(declaration.constants), default=str, sort_keys=True),
+        }
+
+
+def _dataset(variables: Variables, cells: Cells, attrs: Mapping[str, Any]) -> "xr.Dataset":
+    import xarray as xr
+
+    # The fast path takes arrays as they are; otherwise every object array is searched for dates, and None becomes NaN.
+    made = {name: xr.Variable(dims, values, attrs, fastpath=True) for name, (dims, values, attrs) in variables.items()}
+    return xr.Dataset(made, coords=cells.coordinates, attrs=attrs)
+
+
+def cause_of(failure: Failure) -> str:
+    """One line that groups failures of one origin."""
+    return failure.cause or failure.type
+
+
+def _cells(where: Where) -> Integers:
+    return np.arange(where.start, where.stop) if isinstance(where, slice) else where
+
+
+def _rows(keep: Booleans | None, won: Booleans | None) -> Booleans | None:
+    """Rows of the batch that are shown, after both sieves; None for all."""
+    if keep is None or won is None:
+        return won if keep is None else keep
+    rows = keep.copy()
+    rows[keep] = won
+    return rows

@@ -1,0 +1,127 @@
+"""Signs of life of the host that drives a sweep, as far as files tell."""
+
+import datetime
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from mce_notebook.store.catalog import SweepStore
+
+# A host replaces its heartbeat about once a second; on another machine only its age tells if it still does.
+SILENCE = 20.0
+# A host that has not claimed the sweep this long after it was asked to is not coming.
+PATIENCE = 60.0
+_ENDED = {"done", "cancelled", "stopped"}
+
+
+@dataclass(frozen=True)
+class HostSigns:
+    """What the last writer of a sweep left: its claim, its heartbeat, and what was asked last."""
+
+    intent: Mapping[str, Any]
+    claim: Mapping[str, Any]
+    beat: Mapping[str, Any]
+    alive: bool
+
+    @classmethod
+    def of(cls, sweep: "SweepStore", now: float) -> "HostSigns":
+        """Read them from the store."""
+        intent = sweep.latest_intent()
+        asked = {} if intent is None else {"verb": intent.verb, "time": _seconds(intent.time)}
+        epochs = sweep.epochs()
+        if not epochs:
+            return cls(asked, {}, {}, False)
+        beat = sweep.heartbeat(epochs[-1].number)
+        return cls(asked, epochs[-1].host, beat, _alive(epochs[-1].host, beat, now))
+
+    def state(self, left: int, now: float) -> str:
+        """One of STATES, for a sweep with `left` points to go."""
+        said = str(self.beat.get("state", ""))
+        verb = str(self.intent.get("verb", "run"))
+        if self.alive and said in ("starting", "running", "draining", ""):
+            return "running" if left or said != "running" else "done"
+        if self.alive and said == "paused":
+            return "paused"
+        if not left:
+            return "done"
+        if verb in ("pause", "cancel"):
+            return "paused" if verb == "pause" else "cancelled"
+        asked = _seconds(self.intent.get("time"))
+        if asked > self._last_seen() and now - asked < PATIENCE:
+            return "queued"
+        if said in ("stopped", "cancelled", "paused"):
+            return said
+        return "interrupted"
+
+    def _last_seen(self) -> float:
+        return max(_seconds(self.claim.get("time")), _seconds(self.beat.get("time")))
+
+    @property
+    def rate(self) -> float:
+        """Points per second, as the host measures it."""
+        return float(self.beat.get("rate") or 0.0)
+
+    @property
+    def workers(self) -> int:
+        """Slots at work."""
+        return int(self.beat.get("workers") or 0)
+
+    @property
+    def message(self) -> str:
+        """What the host wants people to know."""
+        return str(self.beat.get("message") or "")
+
+    @property
+    def in_flight(self) -> list[tuple[int, int]]:
+        """Half-open ranges of listed indices that workers have now; none when the host is gone."""
+        spans = self.beat.get("in_flight") or () if self.alive else ()
+        return [(int(start), int(stop)) for start, stop in spans]
+
+    def elapsed(self, now: float) -> float:
+        """Seconds from the claim until now, or until the last heartbeat of a host that has ended."""
+        if not self.claim:
+            return 0.0
+        ended = not self.alive or self.beat.get("state") in _ENDED
+        return max(0.0, (self._last_seen() if ended else now) - _seconds(self.claim.get("time")))
+
+
+def _alive(claim: Mapping[str, Any], beat: Mapping[str, Any], now: float) -> bool:
+    if beat.get("state") in _ENDED:
+        return False
+    claimed = _seconds(claim.get("time"))
+    if claim.get("host") == socket.gethostname() and claim.get("boot") == boot_id():
+        return _runs(int(claim.get("pid", 0)), claimed)
+    return abs(now - max(_seconds(beat.get("time")), claimed)) < SILENCE
+
+
+def _runs(pid: int, claimed: float) -> bool:
+    """Whether the process that claimed is still there, and not a later one with its number."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < claimed + 2
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _seconds(time: object) -> float:
+    """Seconds since 1970 of a time that is written as such or in ISO 8601; 0 when there is none."""
+    if isinstance(time, str):
+        try:
+            return datetime.datetime.fromisoformat(time).timestamp()
+        except ValueError:
+            return 0.0
+    return float(time) if isinstance(time, int | float) else 0.0
+
+
+def boot_id() -> str:
+    """Return what tells two boots of one machine apart."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # As the host writes it where there is no such file: its name, and the time of boot after a slash.
+        return socket.gethostname()
