@@ -1,10 +1,9 @@
 """Axes: named, listed values, one column of them or several zipped; how they are made from what people write."""
 
 import difflib
-import itertools
 import keyword
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,21 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mce_notebook.declare.seeds import Replicates
 from mce_notebook.declare.values import (
-    EXACT,
-    LONGEST_LABEL,
-    Labelled,
     Labels,
-    Token,
     canonical,
     canonical_column,
-    datetime64,
     digests,
     is_simple,
-    kind_of,
     text_label,
-    text_labels,
 )
 from mce_notebook.errors import GridError
 
@@ -34,10 +25,8 @@ AxisKind = Literal["single", "zip", "table", "replicate"]
 Digests = npt.NDArray[np.uint64]
 
 RESERVED = frozenset({"status", "point", "seconds", "host", "attempt", "version", "outcome", "rng"})
-MOST_VALUES = 100_000_000
 LONG = 65_536  # labels from which a column is neither copied to a tuple nor hashed as a whole
 CHUNK = 4096
-ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
 
 
 class Natives(Sequence[Any]):
@@ -155,7 +144,7 @@ class Coordinate:
         """Return the rows whose label is `value`: equal, or within 1e-12 relative for floats."""
         if self.labels.dtype.kind == "U":
             return self._match_text(value)
-        if not is_simple(value) or isinstance(value, str) and self.labels.dtype.kind != "M":
+        if not is_simple(value) or (isinstance(value, str) and self.labels.dtype.kind != "M"):
             return np.empty(0, dtype=np.int64)
         wanted = canonical(value) if not isinstance(value, str) else canonical(np.datetime64(value))
         if self.labels.dtype.kind == "M":
@@ -168,9 +157,7 @@ class Coordinate:
             text = isinstance(value, str)
             wanted = None if text or not is_simple(value) else canonical(value)
             rows = [row for row, item in enumerate(self.typed) if item == wanted]
-            return (
-                np.array(rows, dtype=np.int64) if rows else np.flatnonzero(self.labels == text_label(value))
-            )
+            return np.array(rows, dtype=np.int64) if rows else np.flatnonzero(self.labels == text_label(value))
         return np.flatnonzero(self.labels == value) if isinstance(value, str) else np.empty(0, dtype=np.int64)
 
 
@@ -180,13 +167,9 @@ def match_number(labels: Labels, value: Any) -> npt.NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     number = complex(value) if isinstance(value, complex | np.complexfloating) else value
     exact = np.flatnonzero(labels == number)
-    if (
-        len(exact)
-        or labels.dtype.kind not in "fc"
-        or not isinstance(value, float | int | complex | np.number)
-    ):
+    if len(exact) or labels.dtype.kind not in "fc" or not isinstance(value, float | int | complex | np.number):
         return exact
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return np.flatnonzero(np.isnan(labels))
     with np.errstate(invalid="ignore"):
         apart = np.abs(labels - value)
@@ -241,7 +224,7 @@ def add_keys(total: Digests, more: Digests) -> None:
     total[:, 0] = low
 
 
-# Making axes
+# Names
 
 
 def check_name(name: Any) -> str:
@@ -270,9 +253,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            raise GridError(
-                f"The axes {other!r} and {name!r} differ in upper and lower case only; rename one of them."
-            )
+            raise GridError(f"The axes {other!r} and {name!r} differ in upper and lower case only; rename one of them.")
     twice = next((name for name in names if list(names).count(name) > 1), None)
     if twice is not None:
         raise GridError(f"The axis {twice!r} is there twice; rename one of them.")
@@ -292,202 +273,6 @@ def nearest(word: Any, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(words[:12]) + (", ..." if len(words) > 12 else "")
     return f"there is {shown}." if words else "there is none."
-
-
-def listed(name: str, values: Any) -> Sequence[Any]:
-    """Return the values of an axis as a sequence, or say why they cannot be listed."""
-    if isinstance(values, ENDLESS) and not (
-        isinstance(values, itertools.repeat) and hasattr(values, "__length_hint__") and _length(values)
-    ):
-        raise GridError(
-            f"The values of axis {name!r} never end; take some: list(itertools.islice(values, 10))."
-        )
-    if isinstance(values, str | bytes) or is_simple(values):
-        raise GridError(f"{name}={values!r} is one value, not a list of values; write {name}=[{values!r}].")
-    if isinstance(values, np.ndarray):
-        if values.ndim == 0:
-            raise GridError(
-                f"{name}={values!r} is one value, not a list of values; write {name}=[{values.item()!r}]."
-            )
-        return values.copy() if values.ndim == 1 and values.dtype != object else list(values)
-    if isinstance(values, range):
-        return values
-    try:
-        iterator = iter(values)
-    except TypeError:
-        raise GridError(
-            f"The values of axis {name!r} cannot be listed: {type(values).__name__} is not iterable."
-        ) from None
-    most = MOST_VALUES if isinstance(values, Sized) else MOST_VALUES // 10
-    taken = list(itertools.islice(iterator, most + 1))
-    if len(taken) > most:
-        raise GridError(
-            f"The values of axis {name!r} did not end after {most:,}; take some with itertools.islice."
-        )
-    return taken
-
-
-def _length(values: Any) -> int:
-    try:
-        return int(values.__length_hint__())
-    except TypeError:
-        return 0
-
-
-def coordinate(name: str, values: Any, *, token: Token | None = None, pairs: bool = False) -> Coordinate:
-    """Return one column of an axis from what a loop would iterate over.
-
-    Parameters
-    ----------
-    name : str
-    values : iterable
-    token : callable, optional
-        Digest of objects, see `values.canonical`.
-    pairs : bool
-        Whether `("label", object)` tuples and dicts name objects, as in `grid(solver={"fast": solve})`.
-    """
-    name = check_name(name)
-    if pairs and isinstance(values, Mapping):
-        return _objects(name, [Labelled(str(label), value) for label, value in values.items()], token)
-    found = listed(name, values)
-    if len(found) == 0:
-        raise GridError(f"The axis {name!r} has no values; give it at least one.")
-    if pairs and not isinstance(found, np.ndarray | range) and _are_pairs(found):
-        return _objects(name, [Labelled(*pair) for pair in found], token)
-    return _native(name, found) or _objects(name, list(found), token)
-
-
-def _are_pairs(values: Sequence[Any]) -> bool:
-    return all(
-        type(value) is tuple and len(value) == 2 and isinstance(value[0], str) and not is_simple(value[1])
-        for value in values
-    )
-
-
-def _native(name: str, values: Sequence[Any]) -> Coordinate | None:
-    """Return a column whose labels are the values themselves, or None if no native kind holds them exactly."""
-    if isinstance(values, range):
-        return (
-            Coordinate(name, values, np.arange(values.start, values.stop, values.step), "int")
-            if _fits(values)
-            else None
-        )
-    if isinstance(values, np.ndarray):
-        labels = _labels_of_array(values)
-        return None if labels is None else Coordinate(name, values, labels, f"numpy:{values.dtype.str}")
-    kinds = {kind_of(values[0])} if len(set(map(type, values))) == 1 else set(map(kind_of, values))
-    if kinds & {"str", "date", "datetime"} or kinds == {"object"}:
-        # One type can hold several kinds: aware and naive datetimes, Timestamps.
-        kinds = set(map(kind_of, values))
-    labels = _labels_of_list(name, values, kinds)
-    if labels is None:
-        return None
-    kind = kinds.pop() if len(kinds) == 1 else "mixed"
-    kept: Sequence[Any] = list(values)
-    if len(kept) > LONG and kind in ("int", "float", "bool", "complex"):
-        kept = Natives(labels)
-    return Coordinate(name, kept, labels, kind)
-
-
-def _fits(values: range) -> bool:
-    return all(abs(value) < 2**62 for value in (values.start, values.stop, values.step))
-
-
-def _labels_of_array(values: npt.NDArray[Any]) -> Labels | None:
-    kind = values.dtype.kind
-    if kind in "iu":
-        labels = values.astype(np.int64)
-        return labels if kind == "i" or not (labels < 0).any() else None
-    if kind in "fc":
-        labels = values.astype(np.float64 if kind == "f" else np.complex128)
-        # Zero has one label, whatever its sign; the function still receives what was listed.
-        labels = labels + 0.0
-        return labels if np.array_equal(labels, values, equal_nan=True) else None
-    if kind == "M":
-        return (
-            values
-            if np.datetime_data(values.dtype)[0] in ("D", "h", "m", "s", "ms", "us", "ns", "W", "M", "Y")
-            else None
-        )
-    return values if kind == "b" or (kind == "U" and _plain_text(values.tolist())) else None
-
-
-def _plain_text(values: Sequence[str]) -> bool:
-    # NumPy pads with NUL, so a string that ends with one would come back shorter.
-    return all(len(value) <= LONGEST_LABEL and not value.endswith("\0") for value in values)
-
-
-def _labels_of_list(name: str, values: Sequence[Any], kinds: set[str]) -> Labels | None:
-    families = {_family(kind) for kind in kinds}
-    if families == {"bool"}:
-        return np.array(values, dtype=np.bool_)
-    if families == {"text"}:
-        for value in values:
-            _check_text(name, value)
-        return np.array(values, dtype=np.str_) if _plain_text(values) else None
-    if families == {"int"}:
-        return (
-            np.array(values, dtype=np.int64)
-            if all(-(2**63) <= int(value) < 2**63 for value in values)
-            else None
-        )
-    if families <= {"int", "float", "complex"}:
-        return _inexact(values, np.complex128 if "complex" in families else np.float64, "int" in families)
-    if families == {"date"} or (
-        families == {"other"} and all(hasattr(value, "to_datetime64") for value in values)
-    ):
-        return _dates(values)
-    return None
-
-
-def _family(kind: str) -> str:
-    if kind.startswith("numpy:"):
-        return {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "U": "text", "M": "date"}[
-            kind[7]
-        ]
-    named = {"bool": "bool", "int": "int", "float": "float", "complex": "complex", "str": "text"}
-    return named.get(kind, "date" if kind in ("date", "datetime") else "other")
-
-
-def _check_text(name: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise GridError(
-            f"The axis {name!r} has a string that is no valid text (a lone surrogate): {value!r}."
-        ) from None
-
-
-def _inexact(values: Sequence[Any], dtype: type, whole: bool) -> Labels | None:
-    if whole and any(abs(value) > EXACT for value in values if isinstance(value, int | np.integer)):
-        return None
-    labels: Labels = np.array(values, dtype=dtype) + 0.0
-    return labels if not any(isinstance(value, np.longdouble | np.clongdouble) for value in values) else None
-
-
-def _dates(values: Sequence[Any]) -> Labels | None:
-    if any(getattr(value, "tzinfo", None) is not None for value in values):
-        return None
-    dates = [datetime64(value) for value in values]
-    if any(np.datetime_data(date.dtype)[0] in ("ps", "fs", "as", "generic") for date in dates):
-        return None
-    return np.array(dates)
-
-
-def _objects(name: str, values: list[Any], token: Token | None) -> Coordinate:
-    if not values:
-        raise GridError(f"The axis {name!r} has no values; give it at least one.")
-    for value in values:
-        if isinstance(value, str):
-            _check_text(name, value)
-    typed = tuple(canonical(value, token) for value in values)
-    kind = "mixed" if all(_packable(value) for value in values) else "object"
-    kept = [value.value if isinstance(value, Labelled) else value for value in values]
-    return Coordinate(name, kept, text_labels(values), kind, typed)
-
-
-def _packable(value: Any) -> bool:
-    return all(map(_packable, value)) if type(value) is tuple else kind_of(value) != "object"
 
 
 # Checking rows
@@ -537,62 +322,3 @@ def _repeated_row(axis: Axis) -> tuple[int, int] | None:
 
 def _increases(column: Labels) -> bool:
     return column.dtype.kind in "if" and bool((column[1:] > column[:-1]).all())
-
-
-def axis_from(
-    names: str | Sequence[str],
-    values: Any,
-    *,
-    kind: AxisKind | None = None,
-    token: Token | None = None,
-    pairs: bool = False,
-) -> Axis:
-    """Return an axis from a name, or several for tuple targets, and what the loop iterates over.
-
-    Parameters
-    ----------
-    names : str or sequence of str
-        One name, or one for each element of the rows of `values`.
-    values : iterable
-        Values, rows of values where there are several names, or `replicates(n)`.
-    kind : {"single", "zip", "table", "replicate"}, optional
-        Default: `replicate` for replicates, `zip` for several names, `single` else.
-    token : callable, optional
-        Digest of objects, see `values.canonical`.
-    pairs : bool
-        See `coordinate`.
-
-    Raises
-    ------
-    GridError
-        For no values, values or rows there twice, names that cannot be used, rows of different lengths.
-    """
-    if isinstance(values, Replicates):
-        name = names if isinstance(names, str) else names[0]
-        numbers = coordinate("replicate" if name == "rng" else name, range(values.n))
-        return Axis((numbers,), "replicate", values.shared)
-    if isinstance(names, str):
-        return check_rows(Axis((coordinate(names, values, token=token, pairs=pairs),), kind or "single"))
-    rows = [
-        tuple(row) if isinstance(row, Iterable) and not isinstance(row, str) else (row,)
-        for row in listed(names[0], values)
-    ]
-    odd = next((row for row in rows if len(row) != len(names)), None)
-    if odd is not None:
-        raise GridError(
-            f"The loop over {', '.join(names)} needs rows of {len(names)} values, but one has {len(odd)}: {odd!r}."
-        )
-    if not rows:
-        raise GridError(f"The axis {names[0]!r} has no values; give it at least one.")
-    columns = list(zip(*rows, strict=True))
-    check_names([check_name(name) for name in names])
-    found = tuple(
-        coordinate(name, column, token=token, pairs=pairs)
-        for name, column in zip(names, columns, strict=True)
-    )
-    return check_rows(Axis(found, kind or ("zip" if len(names) > 1 else "single")))
-
-
-def rows_of(axis: Axis) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of an axis as tuples of values."""
-    return zip(*(coordinate.listed for coordinate in axis.coordinates), strict=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mce_notebook.declare.axes import Axis, check_name, check_names, check_rows, coordinate, listed
+from mce_notebook.declare.axes import Axis, check_name, check_names, check_rows
+from mce_notebook.declare.columns import coordinate, listed
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
 from mce_notebook.errors import GridError
@@ -91,9 +92,7 @@ def star(centre: Mapping[str, Any], **axes: Any) -> Grid:
         raise GridError('star needs a centre and axes; write star({"x": 0, "y": 0}, x=[-1, 1], y=[-1, 1]).')
     missing = [name for name in axes if name not in centre]
     if missing:
-        raise GridError(
-            f"The centre of the star has no value of {missing[0]!r}; add {missing[0]!r}: ... to it."
-        )
+        raise GridError(f"The centre of the star has no value of {missing[0]!r}; add {missing[0]!r}: ... to it.")
     rows = [dict(centre)]
     seen = {name: [value] for name, value in centre.items()}
     for name, values in axes.items():
@@ -124,9 +123,7 @@ def _range(name: str, values: Any) -> Callable[[Unit], Any]:
     if isinstance(values, tuple) and len(values) == 2 and all(_is_number(value) for value in values):
         low, high = float(values[0]), float(values[1])
         if not (np.isfinite([low, high]).all() and low < high):
-            raise GridError(
-                f"The range of {name!r} must run from a lower to a higher finite number, not {values!r}."
-            )
+            raise GridError(f"The range of {name!r} must run from a lower to a higher finite number, not {values!r}.")
         return lambda unit: low + (high - low) * unit
     choices = listed(name, values)
     if not len(choices):

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare import matching, records, selection
-from mce_notebook.declare.axes import Axis, Coordinate, Natives, add_keys, axis_from, check_rows, coordinate
+from mce_notebook.declare.axes import Axis, Coordinate, Natives, add_keys, check_rows
+from mce_notebook.declare.columns import axis_from, coordinate
 from mce_notebook.declare.guards import Guard, Mask, Slow, make_guard
 from mce_notebook.declare.parts import Indices, Keys, Part, constant_key
 from mce_notebook.declare.seeds import Replicates, replicates
@@ -134,9 +135,7 @@ class Grid:
         """
         guard = make_guard(condition, self.names, constants)
         # A part without one of its axes has nothing the condition could be about.
-        return Grid(
-            tuple(part.guarded(guard) if set(guard.names) <= set(part.names) else part for part in self.parts)
-        )
+        return Grid(tuple(part.guarded(guard) if set(guard.names) <= set(part.names) else part for part in self.parts))
 
     def extended(self, **values: Any) -> "Grid":
         """Return this grid with more values on some axes; values already there count once.
@@ -189,9 +188,7 @@ class Grid:
         cuts = np.flatnonzero(np.diff(owners)) + 1
         runs = zip(np.split(indices, cuts), np.split(owners, cuts), strict=True)
         return itertools.chain.from_iterable(
-            self.parts[owner[0]].tuples(run - self.starts[owner[0]], self.names)
-            for run, owner in runs
-            if len(run)
+            self.parts[owner[0]].tuples(run - self.starts[owner[0]], self.names) for run, owner in runs if len(run)
         )
 
     def points_in(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[Any, ...]]:
@@ -199,9 +196,7 @@ class Grid:
         ranges = list(ranges)
         if sum(stop - start for start, stop in ranges) >= 64 * len(ranges):
             return itertools.chain.from_iterable(itertools.starmap(self.points, ranges))
-        return self.points_at(
-            np.concatenate([np.arange(*bounds) for bounds in ranges] or [np.empty(0, np.int64)])
-        )
+        return self.points_at(np.concatenate([np.arange(*bounds) for bounds in ranges] or [np.empty(0, np.int64)]))
 
     def point(self, index: int) -> dict[str, Any]:
         """Return the labels of one point by name."""
@@ -329,12 +324,8 @@ class Grid:
                 yield f"{number}/{name}", column
 
 
-def _kept(
-    constants: Mapping[str, Any] | None, without: Collection[str], names: Collection[str]
-) -> dict[str, Any]:
-    return {
-        name: value for name, value in (constants or {}).items() if name not in without and name not in names
-    }
+def _kept(constants: Mapping[str, Any] | None, without: Collection[str], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in (constants or {}).items() if name not in without and name not in names}
 
 
 def grid(**axes: Any) -> Grid:

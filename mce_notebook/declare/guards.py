@@ -60,11 +60,9 @@ class Guard:
         if self.function is not None:
             return self.function
         if self.expression is None:
-            raise GridError(
-                "The code of this guard is not known here; run the cell that declares the grid again."
-            )
+            raise GridError("The code of this guard is not known here; run the cell that declares the grid again.")
         code = compile(ast.Expression(_lambda(self)), f"<guard {self.expression}>", "eval")
-        test: Callable[..., Any] = eval(code, {"__builtins__": builtins, **MODULES, **self.constants})  # noqa: S307
+        test: Callable[..., Any] = eval(code, {"__builtins__": builtins, **MODULES, **self.constants})
         return test
 
 
@@ -105,14 +103,8 @@ def _names_read(expression: str) -> set[str]:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise GridError(
-            f"The guard {expression!r} is no Python expression: {getattr(error, 'msg', error)}."
-        ) from None
-    bound = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
-    }
+        raise GridError(f"The guard {expression!r} is no Python expression: {getattr(error, 'msg', error)}.") from None
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - bound
 
@@ -121,9 +113,7 @@ def _parameters(function: Callable[..., Any], names: Sequence[str]) -> tuple[str
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise GridError(
-            f"The parameters of the guard {function!r} cannot be read; wrap it in a lambda."
-        ) from None
+        raise GridError(f"The parameters of the guard {function!r} cannot be read; wrap it in a lambda.") from None
     wanted = []
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -131,9 +121,7 @@ def _parameters(function: Callable[..., Any], names: Sequence[str]) -> tuple[str
         if parameter.name in names:
             wanted.append(parameter.name)
         elif parameter.default is parameter.empty:
-            raise GridError(
-                f"The guard takes {parameter.name!r}, which is no axis; there is {', '.join(names)}."
-            )
+            raise GridError(f"The guard takes {parameter.name!r}, which is no axis; there is {', '.join(names)}.")
         else:
             break
     return tuple(wanted)
@@ -172,18 +160,14 @@ def _vectorised(part: "Part", guard: Guard) -> Mask:
 def _by_python(part: "Part", guard: Guard, kept: Mask, slow: Slow | None) -> Mask:
     read = [dimension for dimension, axis in enumerate(part.axes) if set(axis.names) & set(guard.names)]
     others = tuple(dimension for dimension in range(len(part.axes)) if dimension not in read)
-    asked = np.broadcast_to(kept, np.broadcast_shapes(kept.shape, _shape(part, read))).any(
-        axis=others, keepdims=True
-    )
+    asked = np.broadcast_to(kept, np.broadcast_shapes(kept.shape, _shape(part, read))).any(axis=others, keepdims=True)
     answer = np.zeros(asked.shape, dtype=np.bool_)
     wanted = np.flatnonzero(asked)
     smaller = part.with_axes([part.axes[dimension] for dimension in read])
     for start in range(0, len(wanted), PYTHON_CHUNK):
         chunk = wanted[start : start + PYTHON_CHUNK]
         rows = smaller.tuples(chunk, guard.names)
-        answer.reshape(-1)[chunk] = (
-            slow(guard, rows) if slow is not None else _ask(guard, rows, smaller, chunk)
-        )
+        answer.reshape(-1)[chunk] = slow(guard, rows) if slow is not None else _ask(guard, rows, smaller, chunk)
     return answer
 
 
@@ -201,7 +185,5 @@ def _ask(guard: Guard, rows: Iterator[tuple[Any, ...]], part: "Part", indices: n
         # `extend` keeps what it had, so its length tells which point failed.
         labels = part.labels_at(int(indices[len(answers)]))
         shown = ", ".join(f"{name}={value}" for name, value in labels.items() if name in guard.names)
-        raise GridError(
-            f"The guard {str(guard)!r} failed at {shown}: {type(error).__name__}: {error}."
-        ) from error
+        raise GridError(f"The guard {str(guard)!r} failed at {shown}: {type(error).__name__}: {error}.") from error
     return np.array(answers, dtype=np.bool_)

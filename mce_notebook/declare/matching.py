@@ -22,18 +22,14 @@ if TYPE_CHECKING:
 ABSENT = -(2**55)  # added instead of an offset where there is no match; a few hundred of them cannot overflow
 
 
-def positions(
-    grid: "Grid", other: "Grid", constants: Mapping[str, Any], other_constants: Mapping[str, Any]
-) -> Indices:
+def positions(grid: "Grid", other: "Grid", constants: Mapping[str, Any], other_constants: Mapping[str, Any]) -> Indices:
     """Return the listed index in `grid` of every point of `other`, -1 where absent; see `Grid.positions`."""
     found = np.full(other.size, -1, dtype=np.int64)
     kept = grid.mask() if len(grid.parts) > 1 else None
     for theirs, low in zip(other.parts, other.starts.tolist(), strict=False):
         target = found[low : low + theirs.size]
         for part, start in zip(grid.parts, grid.starts.tolist(), strict=False):
-            matched = _match(
-                part, theirs, _given(part, grid, constants), _given(theirs, other, other_constants)
-            )
+            matched = _match(part, theirs, _given(part, grid, constants), _given(theirs, other, other_constants))
             if matched is None:
                 continue
             hit = matched >= 0
@@ -62,17 +58,14 @@ def mask(parts: Sequence[Part], slow: Slow | None) -> Mask:
     if all(found is None for found in masks):
         return np.empty(0, dtype=np.bool_)
     filled = [
-        np.ones(part.size, dtype=np.bool_) if found is None else found
-        for part, found in zip(parts, masks, strict=True)
+        np.ones(part.size, dtype=np.bool_) if found is None else found for part, found in zip(parts, masks, strict=True)
     ]
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
 
 
 def _overlap(earlier: Part, later: Part, parts: Sequence[Part]) -> Indices | None:
     names = {name for part in parts for name in part.names}
-    return _match(
-        earlier, later, dict.fromkeys(names - set(earlier.names)), dict.fromkeys(names - set(later.names))
-    )
+    return _match(earlier, later, dict.fromkeys(names - set(earlier.names)), dict.fromkeys(names - set(later.names)))
 
 
 def _given(part: Part, grid: "Grid", constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,9 +74,7 @@ def _given(part: Part, grid: "Grid", constants: Mapping[str, Any]) -> dict[str, 
     return outside | {name: None for name in grid.names if name not in part.names}
 
 
-def _match(
-    part: Part, theirs: Part, given: Mapping[str, Any], their_given: Mapping[str, Any]
-) -> Indices | None:
+def _match(part: Part, theirs: Part, given: Mapping[str, Any], their_given: Mapping[str, Any]) -> Indices | None:
     """Return the index in `part` of every point of `theirs`, -1 or less where absent; None if no point matches."""
     ours, other = {*part.names, *given}, {*theirs.names, *their_given}
     if ours != other:
@@ -122,9 +113,7 @@ class _Component:
             return None
         shape = [part.shape[axis] for axis in self.ours]
         offset = np.zeros(len(rows), dtype=np.int64)
-        for axis, row in zip(
-            self.ours, np.unravel_index(np.maximum(rows, 0), shape) if shape else (), strict=True
-        ):
+        for axis, row in zip(self.ours, np.unravel_index(np.maximum(rows, 0), shape) if shape else (), strict=True):
             offset += row * part.strides[axis]
         offset[rows < 0] = ABSENT
         spread = [theirs.shape[axis] if axis in self.theirs else 1 for axis in range(len(theirs.shape))]
@@ -187,11 +176,7 @@ def _match_keys(known: Keys, wanted: Keys) -> Indices:
 
 def match_labels(ours: Coordinate, theirs: Coordinate) -> Indices:
     """Return the row in one column of every label of another of the same name, -1 where absent."""
-    if (
-        ours.typed is not None
-        or theirs.typed is not None
-        or ours.labels.dtype.kind != theirs.labels.dtype.kind
-    ):
+    if ours.typed is not None or theirs.typed is not None or ours.labels.dtype.kind != theirs.labels.dtype.kind:
         return _match_keys(ours.digests, theirs.digests)
     known, wanted = ours.labels, theirs.labels
     if known.dtype.kind == "c":

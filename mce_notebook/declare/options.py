@@ -101,9 +101,7 @@ class Options:
             if name not in known:
                 close = difflib.get_close_matches(name, sorted(known), n=1)
                 hint = (
-                    f"did you mean {_flag(close[0])}?"
-                    if close
-                    else f"there is {', '.join(map(_flag, sorted(known)))}."
+                    f"did you mean {_flag(close[0])}?" if close else f"there is {', '.join(map(_flag, sorted(known)))}."
                 )
                 raise OptionError(f"There is no option {_flag(name)}; {hint}")
             if value is not None:
@@ -134,14 +132,10 @@ def _flag(name: str) -> str:
 
 
 def _refuse(name: str, value: Any, meaning: str, example: str) -> OptionError:
-    return OptionError(
-        f"{_flag(name)} is {meaning}, not {value!r}; write for example {_flag(name)} {example}."
-    )
+    return OptionError(f"{_flag(name)} is {meaning}, not {value!r}; write for example {_flag(name)} {example}.")
 
 
-def _quantity(
-    name: str, value: Any, units: Mapping[str, float], plain: str, meaning: str, example: str
-) -> float:
+def _quantity(name: str, value: Any, units: Mapping[str, float], plain: str, meaning: str, example: str) -> float:
     """Return a positive number of base units from `90`, `"1.5h"`, `"2 GB"`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         amount, unit = float(value), plain
@@ -230,11 +224,7 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str, Any], str]:
 
 
 def _word(name: str, value: Any) -> str:
-    if (
-        isinstance(value, str)
-        and re.fullmatch(r"[\w.@-]+", value.strip())
-        and not value.strip().startswith((".", "-"))
-    ):
+    if isinstance(value, str) and re.fullmatch(r"[\w.@-]+", value.strip()) and not value.strip().startswith((".", "-")):
         return value.strip()
     raise _refuse(name, value, "the name of a cluster profile", "local")
 
@@ -263,16 +253,11 @@ def _dims(name: str, value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if isinstance(value, str):
         pairs = [item.partition("=")[::2] for item in value.split()]
     elif isinstance(value, Mapping):
-        pairs = [
-            (key, names if isinstance(names, str) else ",".join(map(str, names)))
-            for key, names in value.items()
-        ]
+        pairs = [(key, names if isinstance(names, str) else ",".join(map(str, names))) for key, names in value.items()]
     else:
         raise _refuse(name, value, meaning, example)
     found = tuple((output, tuple(part.strip() for part in names.split(","))) for output, names in pairs)
-    if not found or not all(
-        output.isidentifier() and all(map(str.isidentifier, names)) for output, names in found
-    ):
+    if not found or not all(output.isidentifier() and all(map(str.isidentifier, names)) for output, names in found):
         raise _refuse(name, value, meaning, example)
     return found
 

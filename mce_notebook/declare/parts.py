@@ -33,9 +33,7 @@ class Part:
     def __post_init__(self) -> None:
         check_names(self.names)
         if self.size > MOST_POINTS:
-            raise GridError(
-                f"The grid has {self.size:.1e} points, more than can be numbered; list fewer values."
-            )
+            raise GridError(f"The grid has {self.size:.1e} points, more than can be numbered; list fewer values.")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -115,9 +113,7 @@ class Part:
         lists = [axis.coordinates[0].listed for axis in self.axes]
         if not lists:
             return iter([()][start:stop])
-        return itertools.chain.from_iterable(
-            itertools.product(*piece) for piece in pieces(lists, start, stop)
-        )
+        return itertools.chain.from_iterable(itertools.product(*piece) for piece in pieces(lists, start, stop))
 
     def keys(self, indices: Indices, names: Collection[str]) -> Keys:
         """Return the sum mod 2**128 of the digests of `names` at listed indices."""
@@ -157,9 +153,7 @@ def pieces(lists: Sequence[Sequence[Any]], start: int, stop: int) -> Iterator[tu
     yield from _under(lists, last, 0, tail)
 
 
-def _under(
-    lists: Sequence[Sequence[Any]], row: int, start: int, stop: int
-) -> Iterator[tuple[Sequence[Any], ...]]:
+def _under(lists: Sequence[Sequence[Any]], row: int, start: int, stop: int) -> Iterator[tuple[Sequence[Any], ...]]:
     for piece in pieces(lists[1:], start, stop):
         yield (lists[0][row : row + 1], *piece)
 

@@ -118,17 +118,13 @@ def read_grid(
         If the record is not one that `grid_record` wrote.
     """
     if record.get("format") != FORMAT:
-        raise CorruptStore(
-            f"The grid was recorded in format {record.get('format')!r}; this version reads {FORMAT}."
-        )
+        raise CorruptStore(f"The grid was recorded in format {record.get('format')!r}; this version reads {FORMAT}.")
     try:
         parts = tuple(_read_part(part, tables) for part in record["parts"])
         size = sum(part.size for part in parts)
         return parts, _read_mask(record, tables, size)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CorruptStore(
-            f"The record of a grid cannot be read ({type(error).__name__}: {error})."
-        ) from error
+        raise CorruptStore(f"The record of a grid cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _read_mask(record: Mapping[str, Any], tables: Mapping[str, Any], size: int) -> npt.NDArray[np.bool_]:

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mce_notebook.declare.axes import (
-    Axis,
-    Coordinate,
-    axis_from,
-    check_names,
-    check_rows,
-    coordinate,
-    nearest,
-)
+from mce_notebook.declare.axes import Axis, Coordinate, check_names, check_rows, nearest
+from mce_notebook.declare.columns import axis_from, coordinate
 from mce_notebook.declare.matching import match_labels
 from mce_notebook.declare.parts import Part
 from mce_notebook.declare.seeds import Replicates, replicates
@@ -83,7 +76,7 @@ def _row(axis: Axis, labels: Mapping[str, Any]) -> int:
         )
     rows = np.arange(axis.size)
     for column in given:
-        rows = np.intersect1d(rows, _rows_with(column, labels[column.name]))
+        rows = np.intersect1d(rows, rows_with(column, labels[column.name]))
     if len(rows) == 1:
         return int(rows[0])
     asked = ", ".join(f"{column.name}={labels[column.name]!r}" for column in given)
@@ -93,7 +86,7 @@ def _row(axis: Axis, labels: Mapping[str, Any]) -> int:
     raise GridError(f"No point has {asked}; the axis has {_some(given[0])}.")
 
 
-def _rows_with(column: Coordinate, label: Any) -> Any:
+def rows_with(column: Coordinate, label: Any) -> Any:
     rows = column.match(label)
     if len(rows):
         return rows
@@ -150,9 +143,7 @@ def _longer(axis: Axis, values: Mapping[str, Any]) -> Axis:
         raise GridError(
             f"{', '.join(axis.names)} advance together; extend them together too: {missing[0]!r} is missing."
         )
-    added = Axis(
-        tuple(coordinate(name, values[name], pairs=True) for name in axis.names), axis.kind, axis.shared
-    )
+    added = Axis(tuple(coordinate(name, values[name], pairs=True) for name in axis.names), axis.kind, axis.shared)
     check_rows(added)
     fresh = added.rows(_new_rows(axis, added))
     return check_rows(_joined(axis, fresh)) if fresh.size else axis
@@ -179,23 +170,17 @@ def _joined(axis: Axis, fresh: Axis) -> Axis:
             raise GridError(
                 f"The values of axis {old.name!r} are objects; extend it by running its cell with more of them."
             )
-        columns.append(
-            _labelled_join(old, new) if objects else coordinate(old.name, [*old.listed, *new.listed])
-        )
+        columns.append(_labelled_join(old, new) if objects else coordinate(old.name, [*old.listed, *new.listed]))
     return replace(axis, coordinates=tuple(columns))
 
 
 def _labelled_join(old: Coordinate, new: Coordinate) -> Coordinate:
     def typed(column: Coordinate) -> tuple[bytes, ...]:
-        return (
-            column.typed if column.typed is not None else tuple(canonical(value) for value in column.listed)
-        )
+        return column.typed if column.typed is not None else tuple(canonical(value) for value in column.listed)
 
     labels = np.array([*map(str, old.labels), *map(str, new.labels)], dtype=np.str_)
     if len(np.unique(labels)) < len(labels):
-        raise GridError(
-            f"The axis {old.name!r} already has one of these labels for another value; rename it."
-        )
+        raise GridError(f"The axis {old.name!r} already has one of these labels for another value; rename it.")
     kind = "object" if "object" in (old.kind, new.kind) else "mixed"
     return Coordinate(old.name, [*old.listed, *new.listed], labels, kind, (*typed(old), *typed(new)))
 
@@ -218,11 +203,7 @@ def snap(grid: "Grid", earlier: Iterable["Grid"]) -> "Grid":
             if snapped is not None:
                 changed[name] = snapped
         parts.append(_with_coordinates(part, changed) if changed else part)
-    return (
-        grid
-        if all(new is old for new, old in zip(parts, grid.parts, strict=True))
-        else with_parts(grid, parts)
-    )
+    return grid if all(new is old for new, old in zip(parts, grid.parts, strict=True)) else with_parts(grid, parts)
 
 
 def _recorded(columns: Sequence[Coordinate]) -> Any:
@@ -233,11 +214,7 @@ def _recorded(columns: Sequence[Coordinate]) -> Any:
 
 def _snapped(column: Coordinate, recorded: Any) -> Coordinate | None:
     """Return the column with labels moved to recorded ones, or None if none moves."""
-    if (
-        column.labels.dtype.kind != "f"
-        or column.kind not in ("float", "numpy:<f8", "mixed")
-        or not len(recorded)
-    ):
+    if column.labels.dtype.kind != "f" or column.kind not in ("float", "numpy:<f8", "mixed") or not len(recorded):
         return None
     labels = column.labels
     at = np.searchsorted(recorded, labels)
@@ -254,9 +231,7 @@ def _snapped(column: Coordinate, recorded: Any) -> Coordinate | None:
     snapped = np.where(moved, near, labels)
     if column.values is None:
         return replace(column, labels=snapped, _hashed={})
-    values: Any = (
-        np.where(moved, near, column.values) if isinstance(column.values, np.ndarray) else list(column.values)
-    )
+    values: Any = np.where(moved, near, column.values) if isinstance(column.values, np.ndarray) else list(column.values)
     if not isinstance(values, np.ndarray):
         for row in np.flatnonzero(moved).tolist():
             values[row] = type(values[row])(near[row])
@@ -276,11 +251,7 @@ def with_tokens(grid: "Grid", token: Token) -> "Grid":
             if column.kind == "object" and column.values is not None and column.typed is not None
         }
         parts.append(_with_coordinates(part, changed) if changed else part)
-    return (
-        grid
-        if all(new is old for new, old in zip(parts, grid.parts, strict=True))
-        else with_parts(grid, parts)
-    )
+    return grid if all(new is old for new, old in zip(parts, grid.parts, strict=True)) else with_parts(grid, parts)
 
 
 def _tokenised(column: Coordinate, token: Token) -> Coordinate:

@@ -104,7 +104,7 @@ def _bool(value: Any) -> bytes:
 
 
 def _float(value: float) -> bytes:
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return b"fnan"
     if value.is_integer():
         return b"i%d" % int(value)
@@ -286,9 +286,7 @@ def text_label(value: Any) -> str:
     if isinstance(value, str | np.generic):
         return _short(str(value))
     if isinstance(value, functools.partial):
-        given = [repr(item) for item in value.args] + [
-            f"{key}={item!r}" for key, item in value.keywords.items()
-        ]
+        given = [repr(item) for item in value.args] + [f"{key}={item!r}" for key, item in value.keywords.items()]
         return _short(f"{text_label(value.func)}({', '.join(given)})")
     name = getattr(value, "__name__", None)
     if isinstance(name, str):

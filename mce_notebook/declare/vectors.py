@@ -36,8 +36,30 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 _UFUNCS = {
     getattr(np, name)
-    for name in "sqrt log log2 log10 log1p exp expm1 floor ceil absolute fabs isnan isfinite isinf "
-    "sin cos tan arctan tanh minimum maximum hypot".split()
+    for name in [
+        "sqrt",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "exp",
+        "expm1",
+        "floor",
+        "ceil",
+        "absolute",
+        "fabs",
+        "isnan",
+        "isfinite",
+        "isinf",
+        "sin",
+        "cos",
+        "tan",
+        "arctan",
+        "tanh",
+        "minimum",
+        "maximum",
+        "hypot",
+    ]
 }
 
 
@@ -229,10 +251,7 @@ class _Evaluator:
             raise Unvectorisable
         if isinstance(node, ast.Name) and node.id not in self.columns:
             found = self.constants.get(node.id, getattr(builtins, node.id, None))
-            if (
-                found in (abs, min, max, round, int, float, bool)
-                or getattr(found, "__module__", "") == "math"
-            ):
+            if found in (abs, min, max, round, int, float, bool) or getattr(found, "__module__", "") == "math":
                 return found
         raise Unvectorisable
 
