@@ -1,7 +1,7 @@
 """Large payloads: outputs in files of their own, written before the small record that refers to them.
 
-A payload file is an Arrow IPC stream of one batch, which any Arrow reader opens. A record that was acknowledged implies a
-durable payload; a payload no record refers to is garbage of a writer that died, and harmless.
+A payload file is an Arrow IPC stream of one batch, which any Arrow reader opens. A record that was acknowledged implies
+a durable payload; a payload no record refers to is garbage of a writer that died, and harmless.
 """
 
 import mmap
@@ -32,10 +32,12 @@ class Payload:
     crc: int
 
     def to_json(self) -> list[Any]:
+        """Return the fields in order, for JSON."""
         return [self.file, self.offset, self.length, self.crc]
 
     @classmethod
     def from_json(cls, record: list[Any]) -> "Payload":
+        """Read back what `to_json` gave."""
         file, offset, length, crc = record
         return cls(str(file), int(offset), int(length), int(crc))
 
@@ -69,7 +71,7 @@ def write_payload(folder: Path, *pieces: bytes) -> Payload:
 
 
 def read_payload(big: Path | None, payload: Payload) -> memoryview:
-    """The bytes of a payload under the folder `big`, mapped, their checksum verified.
+    """Map the bytes of a payload under the folder `big` and verify their checksum.
 
     Raises
     ------

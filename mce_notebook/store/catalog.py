@@ -24,7 +24,7 @@ VERBS = ("run", "pause", "cancel")
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC."""
+    """Return the time, ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
@@ -73,7 +73,7 @@ class Store:
         return self._find(name) is not None
 
     def sweep(self, name: str) -> "SweepStore":
-        """The sweep of that name; case does not matter.
+        """Return the sweep of that name; case does not matter.
 
         Raises
         ------
@@ -171,6 +171,7 @@ class SweepStore:
 
     @property
     def name(self) -> str:
+        """Name of the sweep, as it was spelled when it was made."""
         return str(self.record["name"])
 
     @property
@@ -206,7 +207,7 @@ class SweepStore:
         return replace(Declaration.from_json(data, tables), number=number)
 
     def latest(self) -> "Declaration | None":
-        """The declaration that holds, None before the first."""
+        """Return the declaration that holds, None before the first."""
         numbers = self.numbers()
         return self.declaration(numbers[-1]) if numbers else None
 
@@ -257,7 +258,7 @@ class SweepStore:
             return intent
 
     def latest_intent(self) -> Intent | None:
-        """The intent that holds."""
+        """Return the intent that holds, None before the first."""
         numbers = self._numbers(self.paths.intents)
         if not numbers:
             return None
@@ -275,7 +276,7 @@ class SweepStore:
         digest = object_digest(view)
         if not self.folder.exists(self.paths.object(digest)):
             with contextlib.suppress(AlreadyExists):
-                self.folder.create(self.paths.object(digest), view)
+                self.folder.create(self.paths.object(digest), data)
         return digest
 
     def write_code(self, version: str, files: Mapping[str, bytes], python: str = "") -> Path:
@@ -296,7 +297,7 @@ class SweepStore:
             self.folder.create(self.paths.env(sha), json.dumps(record, indent=1).encode())
 
     def environment(self, sha: str) -> dict[str, Any]:
-        """The description kept under a digest; empty when there is none."""
+        """Return the description kept under a digest; empty when there is none."""
         try:
             record: dict[str, Any] = json.loads(self.folder.read(self.paths.env(sha)))
         except (FileNotFoundError, ValueError):
@@ -314,7 +315,7 @@ class SweepStore:
         return max(self._numbers(self.paths.epochs), default=0)
 
     def heartbeat(self, epoch: int) -> dict[str, Any]:
-        """What the writer of an epoch said last; empty when it said nothing yet."""
+        """Return what the writer of an epoch said last; empty when it said nothing yet."""
         return self._json(self.paths.beat(epoch))
 
     def beat(self, epoch: int, record: Mapping[str, Any]) -> None:
@@ -404,7 +405,7 @@ def remember_root(root: Path) -> None:
 
 
 def remembered_roots() -> list[Path]:
-    """Stores this user has opened that still exist."""
+    """List the stores this user has opened that still exist."""
     try:
         listed = json.loads(LocalFolder().read(roots_file()))
         return [Path(text) for text in listed if Path(text).is_dir()]

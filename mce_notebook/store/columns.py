@@ -1,4 +1,4 @@
-"""Columns of a frame: values of one kind to an Arrow array, and back to NumPy without a copy where one is not needed."""
+"""Columns of a frame: values of one kind to an Arrow array, and back to NumPy, without a copy where possible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -188,14 +188,14 @@ def _scalars(kind: Kind, data: pa.Array) -> np.ndarray:
     if isinstance(data, pa.DictionaryArray):
         data = data.dictionary_decode()
     if kind.dtype in ("str", "bytes"):
-        return data.to_numpy(zero_copy_only=False)
+        return np.asarray(data.to_numpy(zero_copy_only=False), dtype=object)
     if kind.dtype.startswith("complex"):
         # `values` keeps the fillers under nulls, so rows stay where they are; `flatten` would drop them.
         flat = np.asarray(data.values)[2 * data.offset : 2 * (data.offset + len(data))]
         return flat.view(kind.dtype)
     if data.null_count:
         data = data.fill_null(pa.scalar(0, pa.int64()).cast(data.type) if kind.dtype != "bool" else False)
-    return data.to_numpy(zero_copy_only=False).astype(kind.dtype, copy=False)
+    return np.asarray(data.to_numpy(zero_copy_only=False)).astype(kind.dtype, copy=False)
 
 
 def _flat(kind: Kind, data: pa.Array) -> np.ndarray:
@@ -205,5 +205,5 @@ def _flat(kind: Kind, data: pa.Array) -> np.ndarray:
 def _leaves(kind: Kind, leaf: pa.Array) -> np.ndarray:
     if kind.dtype in ("str", "bytes"):
         return np.asarray(leaf.to_numpy(zero_copy_only=False), dtype=object)
-    flat = leaf.to_numpy(zero_copy_only=False)
+    flat = np.asarray(leaf.to_numpy(zero_copy_only=False))
     return flat.view(kind.dtype) if kind.dtype.startswith("complex") else flat

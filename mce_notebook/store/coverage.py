@@ -15,10 +15,6 @@ from mce_notebook.store.merge import Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.sidecar import Entry, covered, read_sidecar
 
-
-_FAILURES = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
-
-
 _FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
 
@@ -33,7 +29,8 @@ class Known:
     stale : ndarray[N] of bool
         No outcome at the current version, but a good one at another.
     seconds : ndarray[N] of float32
-        Recorded cost of the outcome that counts, stale ones included; NaN where it was not recorded, 0 where none counts.
+        Recorded cost of the outcome that counts, stale ones included; NaN where it was not recorded, 0 where there is
+        none.
     generation : ndarray[N] of int32
         Of the outcome that counts at the current version; -1 where there is none.
     problems : list of str
@@ -45,34 +42,6 @@ class Known:
     seconds: np.ndarray
     generation: np.ndarray
     problems: list[str]
-
-
-def unknown(size: int) -> Known:
-    """What is known before anything was computed."""
-    return Known(
-        np.zeros(size, np.uint8), np.zeros(size, bool), np.zeros(size, np.float32), np.full(size, -1, np.int32), []
-    )
-
-
-def todo(found: Known, declaration: Declaration) -> np.ndarray:
-    """Which points of a declaration are to be computed, bool[N].
-
-    Those without an outcome at the current version, stale ones unless they are held back; and those that the declaration
-    asks to compute again, as long as their outcome is of an earlier generation.
-    """
-    pending = found.status == Status.PENDING
-    if declaration.hold_stale:
-        pending &= ~found.stale
-    again = (found.generation < declaration.generation) & (found.status != Status.PENDING)
-    if declaration.rerun == "failed":
-        again &= np.isin(found.status, _FAILURES)
-    elif declaration.rerun == "points":
-        again &= declaration.grid.selected(declaration.selection or {})
-    elif declaration.rerun != "all":
-        again[:] = False
-    wanted = pending | again
-    mask = declaration.grid.mask()
-    return wanted if mask is None else wanted & mask
 
 
 @dataclass(frozen=True)
@@ -89,7 +58,7 @@ class Cover:
 
 
 def known(sweep: SweepStore, declaration: Declaration) -> Known:
-    """What is known of the points of a declaration, at its version.
+    """Gather what is known of the points of a declaration, at its version.
 
     Outcomes of other declarations count where they are of the same point, found by label arithmetic between the grids.
     """
@@ -109,7 +78,7 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
 
 
 def unknown(size: int) -> Known:
-    """Nothing known of any of `size` points, as for a sweep that is new."""
+    """Make the record that nothing is known of any of `size` points, as for a sweep that is new."""
     return Known(
         np.zeros(size, np.uint8),
         np.zeros(size, bool),
@@ -127,7 +96,7 @@ def todo(found: Known, declaration: Declaration) -> np.ndarray:
     """
     pending = found.status == int(Status.PENDING)
     older = found.generation < declaration.generation
-    wanted = pending if not declaration.hold_stale else pending & ~found.stale
+    wanted: np.ndarray = pending if not declaration.hold_stale else pending & ~found.stale
     if declaration.rerun == "stale":
         wanted = pending
     elif declaration.rerun == "failed":
@@ -207,7 +176,7 @@ class _Places:
         self._recency: dict[int, int] | None = None
 
     def recency(self, number: int) -> int | None:
-        """Number of the last declaration with the version of this one; None if there is no such declaration."""
+        """Return the number of the last declaration with the version of this one; None if this one is missing."""
         if self._recency is None:
             versions = {one: self._sweep.declaration(one).version for one in sorted(self._numbers)}
             last = {version: one for one, version in versions.items()}
@@ -217,7 +186,7 @@ class _Places:
         return self._recency.get(number)
 
     def of(self, cover: Cover) -> np.ndarray:
-        """Listed indices, int64[n], -1 for points outside."""
+        """Return listed indices, int64[n], -1 for points outside."""
         index = cover.index
         places = self._map(cover.declaration)
         if places is None:
@@ -238,7 +207,7 @@ class _Places:
 
 
 def covers(sweep: SweepStore, problems: list[str]) -> Iterator[Cover]:
-    """Everything the log covers: from the sidecars as far as they reach, from the log behind them."""
+    """Yield what the log covers: from the sidecars as far as they reach, from the log behind them."""
     cursor: dict[tuple[int, int], int] = {}
     for name in sweep.folder.names(sweep.paths.log):
         if name[:1] == "e" and name[1:].isdigit():

@@ -92,7 +92,7 @@ class Declaration:
 
     @classmethod
     def of(cls, grid: Grid, **fields: Any) -> "Declaration":
-        """A declaration of a grid; `fields` are the other parameters."""
+        """Declare a grid; `fields` are the other parameters."""
         record, tables = grid.to_record()
         made = cls(record, tables, **fields)
         made.__dict__["grid"] = grid
@@ -145,7 +145,7 @@ def table_digests(data: bytes) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """A constant with its type where JSON has none: complex numbers, floats that are not finite, NumPy scalars."""
+    """Keep the type of a constant where JSON has none: complex numbers, infinite floats, NumPy scalars."""
     if isinstance(value, np.generic):
         return {
             "dtype": value.dtype.str,

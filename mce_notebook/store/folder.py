@@ -20,7 +20,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def store_error(error: OSError, doing: str) -> StoreError:
-    """The error a user meets for what the operating system said."""
+    """Make the error a user meets of what the operating system said."""
     where = f" {error.filename}" if error.filename else ""
     said = error.strerror or str(error)
     if error.errno in NO_ROOM:
@@ -58,31 +58,42 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
+def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte; a single `write` may take fewer."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
+Bytes = bytes | bytearray | memoryview
+
+
 class Folder(Protocol):
     """What the catalogue needs of a place; paths are those a Layout makes."""
 
-    def read(self, path: Path) -> bytes: ...
+    def read(self, path: Path) -> bytes:
+        """Return the whole content; FileNotFoundError when there is none."""
 
-    def create(self, path: Path, data: bytes) -> None: ...
+    def create(self, path: Path, data: Bytes) -> None:
+        """Make a file that must be new, whole and durable; AlreadyExists otherwise."""
 
-    def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None: ...
+    def replace(self, path: Path, data: Bytes, *, durable: bool = True) -> None:
+        """Put new content in place of the old."""
 
-    def names(self, path: Path) -> list[str]: ...
+    def names(self, path: Path) -> list[str]:
+        """List a folder, sorted; empty when there is none."""
 
-    def exists(self, path: Path) -> bool: ...
+    def exists(self, path: Path) -> bool:
+        """Tell whether something is there."""
 
-    def create_folder(self, path: Path, files: dict[str, bytes]) -> None: ...
+    def create_folder(self, path: Path, files: dict[str, bytes]) -> None:
+        """Make a folder with files, all at once; AlreadyExists if it is there."""
 
-    def move(self, source: Path, target: Path) -> None: ...
+    def move(self, source: Path, target: Path) -> None:
+        """Rename a folder to a free name."""
 
-    def remove(self, path: Path) -> None: ...
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder."""
 
 
 class LocalFolder:
@@ -97,7 +108,7 @@ class LocalFolder:
         except OSError as error:
             raise store_error(error, "reading") from error
 
-    def create(self, path: Path, data: bytes) -> None:
+    def create(self, path: Path, data: Bytes) -> None:
         """Make a file that was not there, whole or not at all, durable on return.
 
         Raises
@@ -120,7 +131,7 @@ class LocalFolder:
                 temporary.unlink(missing_ok=True)
             sync_folder(path.parent)
 
-    def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None:
+    def replace(self, path: Path, data: Bytes, *, durable: bool = True) -> None:
         """Put new content in place of the old; readers see one or the other."""
         with told("writing"):
             temporary = self._write(path, data, durable=durable)
@@ -142,6 +153,7 @@ class LocalFolder:
             raise store_error(error, "listing") from error
 
     def exists(self, path: Path) -> bool:
+        """Tell whether something is there."""
         return path.exists()
 
     def create_folder(self, path: Path, files: dict[str, bytes]) -> None:
@@ -172,7 +184,7 @@ class LocalFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def _write(self, path: Path, data: bytes, *, durable: bool) -> Path:
+    def _write(self, path: Path, data: Bytes, *, durable: bool) -> Path:
         # Two threads of one process may replace the same file, so the name is random, not made of the pid.
         temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
         try:
@@ -191,7 +203,7 @@ class LocalFolder:
             os.close(descriptor)
         return temporary
 
-    def _create_plainly(self, path: Path, data: bytes) -> None:
+    def _create_plainly(self, path: Path, data: Bytes) -> None:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
@@ -217,7 +229,7 @@ class LocalFolder:
             sync_folder(inner)
 
     @staticmethod
-    def create_plain_file(path: Path, data: bytes) -> None:
+    def create_plain_file(path: Path, data: Bytes) -> None:
         """One file of a folder nobody sees yet, synced; its folder is synced by who asked."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:

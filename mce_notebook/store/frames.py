@@ -48,6 +48,7 @@ class Frame:
 
     @property
     def nbytes(self) -> int:
+        """Bytes this adds to the log."""
         return len(self.body)
 
     @property
@@ -290,18 +291,22 @@ class Batch:
 
     @property
     def generation(self) -> int:
+        """Generation the outcomes were computed in."""
         return int(self.meta["generation"])
 
     @property
     def version(self) -> str:
+        """Hash of the code that gave the outcomes."""
         return str(self.meta["version"])
 
     @property
     def attempt(self) -> int:
+        """How often the points had been tried before."""
         return int(self.meta.get("attempt", 0))
 
     @property
     def worker(self) -> str:
+        """Who computed the points."""
         return str(self.meta.get("worker", ""))
 
     @cached_property
@@ -348,7 +353,7 @@ def decode(
     order: tuple[int, int, int] = (0, 0, 0),
     big: Path | None = None,
 ) -> Batch:
-    """A batch of the log as `unpack` gives it; `big` is the folder its payload lies in."""
+    """Read a batch of the log as `unpack` gives it; `big` is the folder its payload lies under."""
     roles = {one.metadata[b"role"].decode(): at for at, one in enumerate(batch.schema) if _ours(one)}
     count = int(metadata["count"])
     index: np.ndarray | range

@@ -2,8 +2,8 @@
 
 Everything given to one `append` goes out in one `writev` and one `fdatasync` for each open segment; when it returns,
 kill -9, a power cut or a full disk cannot take it back. Files are only ever appended to, by the epoch that made them.
-After an error a segment gets no more bytes: what stands behind its committed length is unknown, so the next append opens
-a new one, and a marker states the length that holds.
+After an error a segment gets no more bytes: what stands behind its committed length is unknown, so the next append
+opens a new one, and a marker states the length that holds.
 """
 
 import contextlib

@@ -56,6 +56,7 @@ class Kind:
 
     @classmethod
     def from_text(cls, text: str | bytes) -> "Kind":
+        """Read back what `to_text` gave."""
         record = json.loads(text)
         dims = record.get("dims")
         return cls(
@@ -87,8 +88,10 @@ EXACT: dict[type, Kind] = {
     np.float64: Kind("float64"),
     **{
         np.dtype(name).type: Kind(name)
-        for name in ("float16", "float32", "complex64", "complex128")
-        + tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+        for name in (
+            *("float16", "float32", "complex64", "complex128"),
+            *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        )
     },
 }
 _NUMERIC = "biufc"
@@ -96,18 +99,18 @@ _MISSING_NAMES = frozenset({"NAType", "NaTType"})
 
 
 def article(value: object) -> str:
-    """`a Figure`, `an Axes`: how a sentence names the type of a value."""
+    """Name the type of a value in a sentence: `a Figure`, `an Axes`."""
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def refused(value: object, advice: str = "return numbers, strings or arrays") -> Unstorable:
-    """The refusal of a value, naming its type and what to return instead."""
+    """Make the refusal of a value, naming its type and what to return instead."""
     return Unstorable(f"returned {article(value)}, which cannot be stored; {advice}")
 
 
 def normalise(value: Any) -> tuple[Kind, Any]:
-    """Kind of a value, and the value as a Python or NumPy scalar, an ndarray, or None.
+    """Return the kind of a value, and the value as a Python or NumPy scalar, an ndarray, or None.
 
     Raises
     ------
@@ -148,9 +151,11 @@ def _checked(kind: Kind, value: Any) -> tuple[Kind, Any]:
 def _scalar(value: Any) -> tuple[Kind, Any] | None:
     if isinstance(value, enum.Enum) and not isinstance(value, bool | int | float | complex | str):
         return STR, value.name
-    for base in (bool, int, float, complex, str, bytes):
+    bases: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
+    for base in bases:
         if isinstance(value, base):
-            return normalise(base(value.value) if isinstance(value, enum.Enum) else base(value))
+            plain: Any = value.value if isinstance(value, enum.Enum) else value
+            return normalise(base(plain))
     if isinstance(value, np.longdouble):
         return EXACT[float], float(value)
     if isinstance(value, np.clongdouble):
@@ -188,7 +193,7 @@ def _nanoseconds(array: np.ndarray, kind: Kind) -> np.ndarray:
 
 
 def _labelled(value: Any) -> tuple[Kind, Any] | None:
-    """A DataArray or a Series, known by their looks so that neither library is imported."""
+    """Take a DataArray or a Series, known by their looks so that neither library is imported."""
     if all(hasattr(value, name) for name in ("dims", "coords", "values")):
         kind, array = normalise(np.asarray(value.values))
         dims = tuple(str(name) for name in value.dims)
@@ -304,7 +309,7 @@ def _from_objects(array: np.ndarray, value: Any) -> np.ndarray:
 
 
 def fields(value: Any) -> dict[str, Any] | None:
-    """Names and values of what a value is made of, or None when it is one output."""
+    """Return names and values of what a value is made of, or None when it is one output."""
     if isinstance(value, Mapping) and not hasattr(value, "data_vars"):
         return {str(key): item for key, item in value.items()}
     if hasattr(value, "data_vars") and hasattr(value, "dims"):
@@ -319,7 +324,7 @@ def fields(value: Any) -> dict[str, Any] | None:
 
 
 def flatten(name: str, value: Any, depth: int = 0) -> dict[str, Any]:
-    """Outputs a value stands for, by name; dicts inside dicts get dotted names.
+    """List the outputs a value stands for, by name; dicts inside dicts get dotted names.
 
     Raises
     ------

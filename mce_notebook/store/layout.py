@@ -37,20 +37,25 @@ class SweepLayout:
 
     @property
     def sweep_json(self) -> Path:
+        """What never changes: format, name, id, root seed."""
         return self.folder / "sweep.json"
 
     @property
     def intents(self) -> Path:
+        """Folder of what was asked for."""
         return self.folder / "intents"
 
     def intent(self, number: int) -> Path:
+        """One intent."""
         return self.intents / f"{number:06d}.json"
 
     @property
     def declarations(self) -> Path:
+        """Folder of what was declared."""
         return self.folder / "declarations"
 
     def declaration(self, number: int) -> Path:
+        """One declaration."""
         return self.declarations / f"{number:06d}.json"
 
     def mask(self, number: int) -> Path:
@@ -58,39 +63,50 @@ class SweepLayout:
         return self.declarations / f"{number:06d}.mask"
 
     def table(self, digest: str) -> Path:
+        """Locate a long column of a grid, by the digest of its content."""
         return self.declarations / "tables" / f"{digest}.arrow"
 
     @property
     def objects(self) -> Path:
+        """Folder of captured buffers."""
         return self.folder / "objects"
 
     def object(self, digest: str) -> Path:
+        """One captured buffer."""
         return self.objects / digest
 
     def code(self, version: str) -> Path:
+        """Folder of one version of the code."""
         return self.folder / "code" / version
 
     def env(self, sha: str) -> Path:
+        """One description of the environment."""
         return self.folder / "env" / f"{sha}.json"
 
     @property
     def epochs(self) -> Path:
+        """Folder of the claims of writers."""
         return self.folder / "epochs"
 
     def epoch(self, number: int) -> Path:
+        """Locate the claim of one writer."""
         return self.epochs / f"{number:06d}"
 
     def beat(self, epoch: int) -> Path:
+        """Locate the heartbeat of one writer."""
         return self.epochs / f"{epoch:06d}.beat"
 
     @property
     def log(self) -> Path:
+        """Folder of the outcomes."""
         return self.folder / "log"
 
     def log_epoch(self, epoch: int) -> Path:
+        """Folder of the outcomes one writer appended."""
         return self.log / f"e{epoch:06d}"
 
     def segment(self, epoch: int, number: int) -> Path:
+        """One file of the log."""
         return self.log_epoch(epoch) / f"{number:06d}.arrows"
 
     def closed(self, epoch: int, number: int) -> Path:
@@ -98,6 +114,7 @@ class SweepLayout:
         return self.log_epoch(epoch) / f"{number:06d}.closed"
 
     def compacted(self, epoch: int, number: int) -> Path:
+        """Locate a closed segment in large batches, beside the original."""
         return self.log_epoch(epoch) / f"{number:06d}.compact.arrows"
 
     def epoch_closed(self, epoch: int) -> Path:
@@ -105,6 +122,7 @@ class SweepLayout:
         return self.log_epoch(epoch) / "closed"
 
     def coverage(self, epoch: int) -> Path:
+        """Locate the sidecar: the log of an epoch minus its outputs."""
         return self.log_epoch(epoch) / "coverage"
 
     def reserve(self, epoch: int) -> Path:
@@ -113,16 +131,20 @@ class SweepLayout:
 
     @property
     def big(self) -> Path:
+        """Folder of large payloads."""
         return self.folder / "big"
 
     def big_epoch(self, epoch: int) -> Path:
+        """Folder of the large payloads of one epoch."""
         return self.big / f"e{epoch:06d}"
 
     def events(self, epoch: int) -> Path:
+        """Locate what happened in one epoch, for people."""
         return self.folder / "events" / f"e{epoch:06d}.jsonl"
 
     @property
     def artifacts(self) -> Path:
+        """Folder of the files points left."""
         return self.folder / "artifacts"
 
     def artifact(self, point: str) -> Path:
@@ -133,13 +155,15 @@ class SweepLayout:
 
     @property
     def sealed(self) -> Path:
+        """Folder of finished cubes."""
         return self.folder / "sealed"
 
     def sealed_cube(self, seal: str) -> Path:
+        """One finished cube."""
         return self.sealed / seal / "data.zarr"
 
     def folders(self) -> list[Path]:
-        """What a new sweep starts with."""
+        """List the folders of a sweep."""
         names = (
             "intents",
             "declarations",
@@ -172,9 +196,11 @@ class Layout:
 
     @property
     def archive(self) -> Path:
+        """Folder of what `--replace` put aside."""
         return self.root / ".archive"
 
     def archived(self, name: str, number: int) -> Path:
+        """One sweep that was put aside."""
         return self.archive / f"{name}-{number}"
 
     @property
@@ -184,14 +210,14 @@ class Layout:
 
 
 def checked_name(name: str) -> str:
-    """The name as it is kept (NFKC, as Python does for variables).
+    """Return the name as it is kept (NFKC, as Python does for variables).
 
     Raises
     ------
     NameConflict
         Not a Python identifier, a keyword, or too long for a file name.
     """
-    text = unicodedata.normalize("NFKC", name) if isinstance(name, str) else ""
+    text = unicodedata.normalize("NFKC", name)
     if not text.isidentifier():
         raise NameConflict(
             f"{name!r} cannot name a sweep; use letters, digits and underscores, not starting with a digit, "
@@ -207,7 +233,7 @@ def checked_name(name: str) -> str:
 
 
 def find_root(start: str | os.PathLike[str] | None = None) -> Path:
-    """The store used from the folder `start` (default: the current one).
+    """Find the store used from the folder `start` (default: the current one).
 
     `MCE_STORE` wins; else the nearest `experiments` upward that holds a sweep, not leaving a git checkout or the
     home folder; else `experiments` in `start`, which need not exist.
@@ -242,5 +268,5 @@ def config_folder() -> Path:
 
 
 def roots_file() -> Path:
-    """The stores this user has opened."""
+    """Locate the list of stores this user has opened."""
     return config_folder() / "roots.json"

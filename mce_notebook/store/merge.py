@@ -12,8 +12,8 @@ _GOOD = (int(Status.DONE), int(Status.SKIPPED))
 class Standing:
     """For each point, the rank of the outcome that counts so far.
 
-    The current version comes before any other, among others the one declared last; then the highest generation, good before
-    failed, and the lowest (epoch, segment, offset). The result does not depend on the order in which outcomes arrive.
+    The current version comes before any other, among others the one declared last; then the highest generation, good
+    before failed, and the lowest (epoch, segment, offset). The order in which outcomes arrive does not matter.
 
     Parameters
     ----------

@@ -3,7 +3,8 @@
 A segment of the log is an Arrow IPC stream (https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format),
 so any Arrow reader opens it. What Arrow lacks is a checksum, and a way to find the end of what is whole without
 decoding it. A *frame* here is what one append adds: the dictionaries a batch needs, then the batch. Its crc-32 covers
-the schema and every byte of the frame, headers included, and sits in the batch's custom metadata, counted as eight zeros.
+the schema and every byte of the frame, headers included; it sits in the batch's custom metadata and counts as eight
+zeros.
 """
 
 import json
@@ -147,7 +148,7 @@ def next_frame(data: memoryview, start: int, seed: int) -> int | None:
 
 
 def pack(batch: pa.RecordBatch, meta: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """A batch as (schema message, frame); `meta` is kept as JSON in the batch's custom metadata under `mce`.
+    """Turn a batch into (schema message, frame); `meta` is kept as JSON in the batch's custom metadata as `mce`.
 
     Returns
     -------

@@ -53,6 +53,7 @@ class Failure:
 
     @classmethod
     def from_json(cls, text: str, output: str = "") -> "Failure":
+        """Read back what `to_json` gave; `output` comes from its own column."""
         record = json.loads(text)
         return cls(
             Status(record["status"]),
@@ -102,7 +103,7 @@ class Group:
 
 
 def unstorable(problem: Unstorable, output: str = "") -> Failure:
-    """The failure of a point whose value cannot be kept."""
+    """Make the failure of a point whose value cannot be kept."""
     text = f"{output}: {problem}" if output else str(problem)
     cause = f"cannot be stored: {str(problem).removeprefix('returned ').split(',', 1)[0]}"
     return Failure(Status.FAILED, "Unstorable", text, cause=cause)
@@ -111,7 +112,7 @@ def unstorable(problem: Unstorable, output: str = "") -> Failure:
 def group(
     values: list[Any], names: tuple[str, ...] | None, absent: set[int], failures: dict[int, Failure]
 ) -> list[Group]:
-    """Rows by the kinds of their outputs; usually one group.
+    """Sort rows by the kinds of their outputs; usually one group.
 
     Values that cannot be stored are added to `failures` and `absent`.
     """

@@ -1,8 +1,8 @@
 """The reader's side of the log: what is new since the last look, from any number of writers, in the way of none.
 
-A reader keeps a place in every segment. At the end of an open segment a frame that is not whole is waited for: its writer
-may be in the middle of it, or have died there, and both look alike. Below a length that a writer has stated as committed,
-or in front of whole frames, the same sight is damage; it is told, and the rest is read.
+A reader keeps a place in every segment. At the end of an open segment a frame that is not whole is waited for: its
+writer may be in the middle of it, or have died there, and both look alike. Below a length that a writer has stated as
+committed, or in front of whole frames, the same sight is damage; it is told, and the rest is read.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class SegmentReader:
     _size: int = -1
 
     def read(self) -> Iterator[Found]:
-        """New whole frames as (offset, batch, metadata); the place moves as they are taken."""
+        """Yield new whole frames as (offset, batch, metadata); the place moves as they are taken."""
         if self.finished or not self._changed():
             return
         yield from self._retry_gaps()
@@ -81,7 +81,7 @@ class SegmentReader:
         return True
 
     def _load(self, start: int, stop: int | None) -> memoryview:
-        """The schema, if it is known, and behind it the bytes from `start`."""
+        """Load the schema, if it is known, and behind it the bytes from `start`."""
         size = max(0, (self._size if stop is None else stop) - start)
         buffer = bytearray(len(self._head) + size)
         buffer[: len(self._head)] = self._head
@@ -126,7 +126,7 @@ class SegmentReader:
             at = frame_end(data, at, None)
 
     def _go_on(self, data: memoryview, end: int, base: int) -> bool:
-        """What to make of bytes that are no whole frame: wait, or tell and go on behind them."""
+        """Decide about bytes that are no whole frame: wait, or tell and go on behind them."""
         if self.committed is not None and self.offset >= self.committed:
             self.finished = True
             return False
@@ -160,7 +160,7 @@ class SegmentReader:
                 self.problems.append(f"{self.path}: {text}")
 
     def told(self) -> list[str]:
-        """Damage found so far."""
+        """Return the damage found so far."""
         return self.problems + [f"{self.path}: {text}" for _, text in self.gaps.values()]
 
 
@@ -175,7 +175,7 @@ def _fill(file: Any, target: memoryview) -> int:
 
 
 def diagnosis(data: memoryview, at: int, expected: int, offset: int) -> str:
-    """What is wrong with committed bytes: cut short, zero-filled or changed."""
+    """Tell what is wrong with committed bytes: cut short, zero-filled or changed."""
     rest = data[at : at + expected]
     lost = "the outcomes stored there are lost and count as not computed"
     if len(rest) < expected:
@@ -214,7 +214,7 @@ class LogReader:
         return self._problems + [text for segment in self._segments.values() for text in segment.told()]
 
     def poll(self) -> list[Batch]:
-        """Everything new since the last call, in the order of the log of each epoch."""
+        """Return everything new since the last call, in the order of the log of each epoch."""
         return list(self.stream())
 
     def stream(self) -> Iterator[Batch]:

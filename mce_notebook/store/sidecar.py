@@ -1,7 +1,7 @@
 """The coverage sidecar: the log minus its outputs, so that opening a sweep does not read what it computed.
 
-Written after the fdatasync of what it covers, hence never ahead of the log; not synced itself, so it may be behind, torn
-or missing. Readers take what is whole and scan the rest of the log. It can be deleted at any time.
+Written after the fdatasync of what it covers, hence never ahead of the log; not synced itself, so it may be behind,
+torn or missing. Readers take what is whole and scan the rest of the log. It can be deleted at any time.
 """
 
 import contextlib
@@ -45,6 +45,7 @@ class Entry:
         return None if listed is None else np.frombuffer(listed, np.uint8)
 
     def to_bytes(self) -> bytes:
+        """Return a header line, index and status, behind their length and checksum."""
         cover = dict(self.cover)
         index, status = cover.pop("index") or b"", cover.pop("status") or b""
         record = {"segment": self.segment, "from": self.start, "to": self.end, "cover": cover}
@@ -54,6 +55,7 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> "Entry":
+        """Read back what follows length and checksum."""
         line, rest = payload.split(b"\n", 1)
         record = json.loads(line)
         size, more = record["bytes"]
@@ -72,6 +74,7 @@ class SidecarWriter:
         self._broken = False
 
     def add(self, entries: Iterable[Entry]) -> None:
+        """Append entries."""
         if self._broken:
             return
         data = b"".join(entry.to_bytes() for entry in entries)
@@ -85,6 +88,7 @@ class SidecarWriter:
             self.close()
 
     def close(self) -> None:
+        """Give the file back."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)

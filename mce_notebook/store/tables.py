@@ -30,7 +30,7 @@ def _storable(array: np.ndarray) -> np.ndarray:
 
 
 def from_bytes(data: bytes, digest: str) -> np.ndarray:
-    """The array back, bit for bit.
+    """Read the array back, bit for bit.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def from_bytes(data: bytes, digest: str) -> np.ndarray:
     table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     dtype = np.dtype(table.schema.field("value").metadata[b"dtype"].decode())
     column = table.column("value").combine_chunks()
-    plain = column.to_numpy(zero_copy_only=False)
+    plain: np.ndarray = column.to_numpy(zero_copy_only=False)
     if dtype.kind == "U":
         return plain.astype(dtype)
     return plain.view(dtype) if plain.dtype != dtype else plain
