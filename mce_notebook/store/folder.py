@@ -15,6 +15,8 @@ from typing import Protocol
 
 from mce_notebook.errors import AlreadyExists, StoreError, StoreFull
 
+Bytes = bytes | bytearray | memoryview
+
 # What the operating system says when there is no room: the disk, the quota, the largest file allowed.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -63,9 +65,6 @@ def write_all(descriptor: int, data: Bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-Bytes = bytes | bytearray | memoryview
 
 
 class Folder(Protocol):
