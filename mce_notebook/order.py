@@ -24,7 +24,8 @@ ORDERS = ("coarse", "listed", "random", "longest-first")
 def spread(starts: Indices, lengths: Indices) -> Indices:
     """Return the concatenation of `arange(start, start + length)`."""
     offsets = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - offsets, lengths)
+    indices: Indices = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - offsets, lengths)
+    return indices
 
 
 def bit_reversed(size: int) -> Indices:
@@ -137,16 +138,18 @@ class _Permuted:
         return self.tiles.spans_of(self.permutation[start:stop].astype(np.int64))
 
 
-_Order = _Coarse | _Listed | _Permuted
+Order = _Coarse | _Listed | _Permuted
 
 
 @dataclass(frozen=True)
 class Ordering:
+    """Which order, and what it needs to know."""
+
     name: str
     seed: int
-    costs: npt.NDArray[np.float64] | None
+    costs: npt.NDArray[np.float64] | None = None
 
-    def of(self, tiles: Tiles) -> _Order:
+    def of(self, tiles: Tiles) -> Order:
         """Return the order of some tiles."""
         if self.name == "coarse":
             return _Coarse(tiles)

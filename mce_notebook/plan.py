@@ -1,11 +1,13 @@
-"""From a grid, what is left to do and the speed seen, to ordered blocks of points; pure, and never an object per point. See `order` for what coarse means."""
+"""From a grid, what is left to do and the speed seen, to ordered blocks of points; pure, never an object per point.
+
+`order` says what the orders are, `lanes` draws points from them; here is how many points, of which part of the grid.
+"""
 
 import itertools
 import math
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +15,10 @@ import numpy.typing as npt
 
 from mce_notebook.declare.grid import Grid, Status
 from mce_notebook.errors import OptionError
-from mce_notebook.order import ORDERS, Indices, Ordering, Tiles, spread
+from mce_notebook.lanes import Block, Lane, Mask, Prefixed
+from mce_notebook.order import ORDERS, Ordering
 
-Mask = npt.NDArray[np.bool_]
+__all__ = ["Block", "Plan", "Preview", "preview"]
 
 SECONDS = 0.5  # of measured work in a block
 SHORTEST = 0.02  # seconds; below, the round trip costs more than a better balance gives
@@ -24,223 +27,8 @@ TAIL_SHARE = 3  # blocks a worker should still get before the end
 BYTES = 16_000_000
 PROBE = 4096  # points in a block of unknown speed; the evaluator stops early and gives the rest back
 GROWTH = 16  # a block is at most this many times the largest one before it
-RANGES = 256  # index ranges wished for in a block
-MOST_RANGES = 16_384  # ... and allowed, where guards cut tiles to pieces
-WINDOW = 131_072  # units of the order looked at together
 SETUP_SHARE = 0.1  # of the computing time of a prefix that setting it up again may cost
 MOST_PASSES = 8
-
-
-@dataclass(frozen=True)
-class Block:
-    """Points sent to a worker together, as half-open ranges of listed indices."""
-
-    ranges: tuple[tuple[int, int], ...]
-
-    @cached_property
-    def count(self) -> int:
-        """Number of points."""
-        return sum(stop - start for start, stop in self.ranges)
-
-    def indices(self) -> Indices:
-        """Return the listed indices, int64[count], in the order of the ranges."""
-        bounds = np.array(self.ranges, dtype=np.int64).reshape(-1, 2)
-        return spread(bounds[:, 0], bounds[:, 1] - bounds[:, 0])
-
-    def split(self, k: int) -> tuple["Block", "Block"]:
-        """Return the first `k` points and the others."""
-        first: list[tuple[int, int]] = []
-        second: list[tuple[int, int]] = []
-        for start, stop in self.ranges:
-            cut = min(max(start + k, start), stop)
-            k -= cut - start
-            if start < cut:
-                first.append((start, cut))
-            if cut < stop:
-                second.append((cut, stop))
-        return Block(tuple(first)), Block(tuple(second))
-
-
-def blocks_of(indices: Indices) -> list[Block]:
-    """Return sorted distinct listed indices as blocks of at most `MOST_RANGES` ranges."""
-    if not len(indices):
-        return []
-    cuts = np.flatnonzero(np.diff(indices) != 1) + 1
-    starts = indices[np.concatenate([[0], cuts])]
-    stops = indices[np.concatenate([cuts - 1, [len(indices) - 1]])] + 1
-    return _blocks(starts, stops)
-
-
-def _blocks(starts: Indices, stops: Indices) -> list[Block]:
-    pairs = list(zip(starts.tolist(), stops.tolist(), strict=True))
-    return [Block(tuple(pairs[low : low + MOST_RANGES])) for low in range(0, len(pairs), MOST_RANGES)]
-
-
-class _Lane:
-    """The points left in one product of axes, drawn in order."""
-
-    def __init__(self, shape: Sequence[int], base: int, todo: Mask, ordering: Ordering):
-        self.shape = shape
-        self.base = base
-        self.todo = todo
-        self.ordering = ordering
-        self.size = math.prod(shape)
-        self.left = int(np.count_nonzero(todo[base : base + self.size]))
-        self.length = 0
-
-    def draw(self, k: int) -> list[Block]:
-        """Take about `k` points, at most, out of `todo`; an empty list when none are left."""
-        wished = max(1, k // RANGES)
-        if not self.length or wished > 4 * self.length or self.length > 4 * wished:
-            self._restart(wished)
-        starts: list[Indices] = []
-        lengths: list[Indices] = []
-        need = min(k, self.left)
-        while need > 0 and self._fill():
-            reach = self.before + need
-            end = int(np.searchsorted(self.cumulative, reach, side="right"))
-            if end > self.at:
-                starts.append(self.starts[self.at : end])
-                lengths.append(self.lengths[self.at : end])
-                need = reach - int(self.cumulative[end - 1])
-                self.before, self.at = int(self.cumulative[end - 1]), end
-                continue
-            if starts:
-                break
-            return self._part_of_tile(need)
-        if not starts:
-            return []
-        return self._take(np.concatenate(starts), np.concatenate(lengths))
-
-    def restore(self, block: Block) -> None:
-        """Note that the points of a block are to do again."""
-        self.left += block.count
-        self.length = 0
-
-    def _restart(self, length: int) -> None:
-        """Begin the order anew with tiles of another length; what is no longer to do is passed over."""
-        self.length = length
-        tiles = Tiles(self.shape, self.base, length)
-        self.order = self.ordering.of(tiles)
-        self.units = tiles.units
-        self.windowed = 0
-        self.at = self.before = 0
-        self.cumulative = self.starts = self.lengths = np.empty(0, dtype=np.int64)
-
-    def _fill(self) -> bool:
-        """See that the window has a tile with something to do."""
-        while self.at >= len(self.cumulative):
-            if self.windowed >= self.units:
-                return False
-            stop = min(self.units, self.windowed + max(64, WINDOW // self.length))
-            starts, lengths = self.order.window(self.windowed, stop)
-            counts = self._counts(starts, lengths)
-            some = counts > 0
-            self.windowed, self.at, self.before = stop, 0, 0
-            self.starts, self.lengths, self.cumulative = starts[some], lengths[some], np.cumsum(counts[some])
-        return True
-
-    def _counts(self, starts: Indices, lengths: Indices) -> Indices:
-        if self.length >= 64:
-            pairs = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
-            return np.array([np.count_nonzero(self.todo[low:high]) for low, high in pairs], dtype=np.int64)
-        flags = self.todo[spread(starts, lengths)]
-        return np.add.reduceat(flags, np.cumsum(lengths) - lengths, dtype=np.int64)
-
-    def _part_of_tile(self, need: int) -> list[Block]:
-        start, length = int(self.starts[self.at]), int(self.lengths[self.at])
-        found = np.flatnonzero(self.todo[start : start + length])[:need] + start
-        self.cumulative[self.at :] -= need
-        return self._taken(found)
-
-    def _take(self, starts: Indices, lengths: Indices) -> list[Block]:
-        order = np.argsort(starts)
-        indices = spread(starts[order], lengths[order])
-        return self._taken(indices[self.todo[indices]])
-
-    def _taken(self, indices: Indices) -> list[Block]:
-        self.todo[indices] = False
-        self.left -= len(indices)
-        return blocks_of(indices)
-
-
-class _Prefixed:
-    """The points left in one product of axes whose outer axes carry a setup; no block holds two of its prefixes."""
-
-    def __init__(self, shape: Sequence[int], depth: int, base: int, todo: Mask, ordering: Ordering):
-        self.inner = tuple(shape[depth:])
-        self.span = math.prod(self.inner)
-        self.todo = todo
-        self.base = base
-        self.ordering = ordering
-        outer = tuple(shape[:depth])
-        self.order = ordering.of(Tiles(outer, 0, 1)) if ordering.costs is None else _Listed(Tiles(outer, 0, 1))
-        self.prefixes = math.prod(outer)
-        flags = todo[base : base + self.prefixes * self.span].reshape(self.prefixes, self.span)
-        self.totals = np.count_nonzero(flags, axis=1)
-        self.left = int(self.totals.sum())
-        self.lanes: dict[int, _Lane] = {}
-        self.quotas: dict[int, int] = {}
-        self.open: dict[Hashable, int] = {}
-        self.turn = 0
-        self.cursor = self._walk()
-
-    def draw(self, k: int, share: float, workers: int, slot: Hashable | None) -> list[Block]:
-        """Take about `k` points of one prefix: the one this slot has set up, as long as its pass lasts."""
-        if slot is None:
-            # Nobody says who asks: as many prefixes as workers are kept open, in turn.
-            self.turn = (self.turn + 1) % max(1, workers)
-            slot = ("turn", self.turn)
-        while self.left:
-            prefix = self.open.get(slot)
-            if prefix is None or not self.quotas.get(prefix):
-                prefix = self._next(share)
-                self.open[slot] = prefix
-            lane = self._lane(prefix)
-            blocks = lane.draw(min(k, self.quotas[prefix]))
-            drawn = sum(block.count for block in blocks)
-            self.quotas[prefix] -= drawn
-            self.left -= drawn
-            if not lane.left:
-                del self.lanes[prefix]
-                self.quotas[prefix] = 0
-            if drawn:
-                return blocks
-        return []
-
-    def restore(self, block: Block) -> None:
-        """Note that the points of a block, all of one prefix, are to do again."""
-        prefix = (block.ranges[0][0] - self.base) // self.span
-        self.left += block.count
-        self.quotas[prefix] = self.quotas.get(prefix, 0) + block.count
-        if prefix in self.lanes:
-            self.lanes[prefix].restore(block)
-
-    def _lane(self, prefix: int) -> _Lane:
-        if prefix not in self.lanes:
-            base = self.base + prefix * self.span
-            self.lanes[prefix] = _Lane(self.inner, base, self.todo, self.ordering)
-        return self.lanes[prefix]
-
-    def _next(self, share: float) -> int:
-        """Return a prefix nobody works on, else the open one with most left."""
-        for prefix in self.cursor:
-            if self._lane(prefix).left and not self.quotas.get(prefix):
-                self.quotas[prefix] = max(1, math.ceil(share * int(self.totals[prefix])))
-                return prefix
-            if not self.lanes[prefix].left:
-                del self.lanes[prefix]
-        busy = [prefix for prefix, quota in self.quotas.items() if quota]
-        if busy:
-            return max(busy, key=self.quotas.__getitem__)
-        self.cursor = self._walk()
-        return self._next(share)
-
-    def _walk(self) -> Iterator[int]:
-        """Yield the prefixes with something left, in order: one pass."""
-        for low in range(0, self.prefixes, WINDOW):
-            starts, _ = self.order.window(low, min(self.prefixes, low + WINDOW))
-            yield from starts[self.totals[starts] > 0].tolist()
 
 
 class Plan:
@@ -297,10 +85,10 @@ class Plan:
         self._totals = [region.left for region in self._regions]
         self.remaining = sum(self._totals)
 
-    def _region(self, shape: Sequence[int], base: int, depth: int | None, ordering: Ordering) -> "_Lane | _Prefixed":
+    def _region(self, shape: Sequence[int], base: int, depth: int | None, ordering: Ordering) -> "Lane | Prefixed":
         if depth is None or not shape:
-            return _Lane(shape, base, self._todo, ordering)
-        return _Prefixed(shape, depth, base, self._todo, ordering)
+            return Lane(shape, base, self._todo, ordering)
+        return Prefixed(shape, depth, base, self._todo, ordering)
 
     def take(
         self,
@@ -372,7 +160,7 @@ class Plan:
 
     def _share(self, seconds: float | None, setup: float | None) -> float:
         """Return the share of a prefix that one pass computes, so that repeated setup stays cheap."""
-        lengths = [region.totals.max(initial=1) for region in self._regions if isinstance(region, _Prefixed)]
+        lengths = [region.totals.max(initial=1) for region in self._regions if isinstance(region, Prefixed)]
         if seconds is None or setup is None or not lengths:
             return 1.0
         return min(1.0, max(1 / MOST_PASSES, setup / (SETUP_SHARE * max(seconds, 1e-9) * float(max(lengths)))))
@@ -394,7 +182,7 @@ class Plan:
         """Return points never taken, from the part of which the smallest share is done."""
         number = max(range(len(self._regions)), key=lambda at: self._regions[at].left / max(1, self._totals[at]))
         region = self._regions[number]
-        blocks = region.draw(k, share, self._workers, slot) if isinstance(region, _Prefixed) else region.draw(k)
+        blocks = region.draw(k, share, self._workers, slot) if isinstance(region, Prefixed) else region.draw(k)
         self._returned.extend(blocks[1:])
         return blocks[0]
 

@@ -23,6 +23,7 @@ from mce_notebook.errors import GridError
 
 AxisKind = Literal["single", "zip", "table", "replicate"]
 Digests = npt.NDArray[np.uint64]
+Values = Sequence[Any] | npt.NDArray[Any]
 
 RESERVED = frozenset({"status", "point", "seconds", "host", "attempt", "version", "outcome", "rng"})
 LONG = 65_536  # labels from which a column is neither copied to a tuple nor hashed as a whole
@@ -64,7 +65,7 @@ class Coordinate:
     """
 
     name: str
-    values: Sequence[Any] | None
+    values: Values | None
     labels: Labels
     kind: str = ""
     typed: tuple[bytes, ...] | None = None
@@ -107,7 +108,7 @@ class Coordinate:
         return out
 
     @cached_property
-    def listed(self) -> Sequence[Any]:
+    def listed(self) -> Values:
         """The values as a sequence that slices fast; GridError where only labels are known."""
         if self.values is None:
             raise GridError(

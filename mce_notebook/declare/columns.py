@@ -13,6 +13,7 @@ from mce_notebook.declare.axes import (
     AxisKind,
     Coordinate,
     Natives,
+    Values,
     check_name,
     check_names,
     check_rows,
@@ -89,7 +90,7 @@ def axis_from(
     return check_rows(Axis(found, kind or ("zip" if len(names) > 1 else "single")))
 
 
-def listed(name: str, values: Any) -> Sequence[Any]:
+def listed(name: str, values: Any) -> Values:
     """Return the values of an axis as a sequence, or say why they cannot be listed."""
     if isinstance(values, ENDLESS) and not (
         isinstance(values, itertools.repeat) and hasattr(values, "__length_hint__") and _length(values)
@@ -153,7 +154,7 @@ def _are_pairs(values: Sequence[Any]) -> bool:
     )
 
 
-def _native(name: str, values: Sequence[Any]) -> Coordinate | None:
+def _native(name: str, values: Values) -> Coordinate | None:
     """Return a column whose labels are the values themselves, or None if no native kind holds them exactly."""
     if isinstance(values, range):
         return (
@@ -206,7 +207,7 @@ def _plain_text(values: Sequence[str]) -> bool:
     return all(len(value) <= LONGEST_LABEL and not value.endswith("\0") for value in values)
 
 
-def _labels_of_list(name: str, values: Sequence[Any], kinds: set[str]) -> Labels | None:
+def _labels_of_list(name: str, values: Values, kinds: set[str]) -> Labels | None:
     families = {_family(kind) for kind in kinds}
     if families == {"bool"}:
         return np.array(values, dtype=np.bool_)
@@ -239,14 +240,14 @@ def _check_text(name: str, value: str) -> None:
         ) from None
 
 
-def _inexact(values: Sequence[Any], dtype: type, whole: bool) -> Labels | None:
+def _inexact(values: Values, dtype: type, whole: bool) -> Labels | None:
     if whole and any(abs(value) > EXACT for value in values if isinstance(value, int | np.integer)):
         return None
     labels: Labels = np.array(values, dtype=dtype) + 0.0
     return labels if not any(isinstance(value, np.longdouble | np.clongdouble) for value in values) else None
 
 
-def _dates(values: Sequence[Any]) -> Labels | None:
+def _dates(values: Values) -> Labels | None:
     if any(getattr(value, "tzinfo", None) is not None for value in values):
         return None
     dates = [datetime64(value) for value in values]
