@@ -48,9 +48,7 @@ class HostHandle:
         self._bell: socket.socket | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"<host {self.folder.path.name}, pid {self.process.pid}, {self.state().get('state', 'starting')}>"
-        )
+        return f"<host {self.folder.path.name}, pid {self.process.pid}, {self.state().get('state', 'starting')}>"
 
     def alive(self) -> bool:
         """Return whether the host process still runs (microseconds; no message is exchanged)."""
@@ -63,9 +61,7 @@ class HostHandle:
 
     def ready(self) -> bool:
         """Return whether a task has run on every worker of this host."""
-        return (
-            self.state().get("state") in ("ready", "draining") and self.state().get("pid") == self.process.pid
-        )
+        return self.state().get("state") in ("ready", "draining") and self.state().get("pid") == self.process.pid
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until a task has run on the workers.
@@ -78,9 +74,7 @@ class HostHandle:
         end = time.monotonic() + timeout
         while not self.ready():
             if not self.alive():
-                raise HostError(
-                    f"The host for {self._what()} stopped while starting.{_last_words(self.folder)}"
-                )
+                raise HostError(f"The host for {self._what()} stopped while starting.{_last_words(self.folder)}")
             if time.monotonic() > end:
                 told = _last_words(self.folder)
                 raise HostError(f"The host for {self._what()} was not ready after {timeout:g} s.{told}")
@@ -160,9 +154,7 @@ class HostHandle:
 
     def _must_live(self) -> None:
         if not self.alive():
-            raise HostError(
-                f"The host for {self._what()} is gone (pid {self.process.pid}).{_last_words(self.folder)}"
-            )
+            raise HostError(f"The host for {self._what()} is gone (pid {self.process.pid}).{_last_words(self.folder)}")
 
     def _what(self) -> str:
         launch = self.folder.launch()

@@ -52,9 +52,7 @@ def machine() -> str:
 def start_time(pid: int) -> str | None:
     """Return when process `pid` started, in a form for comparison only; None if there is none, or a zombie."""
     try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return _start_time_from_ps(pid) if not Path("/proc/self/stat").exists() else None
     # Fields 3 and 22 of proc(5); the command name before them may hold spaces and brackets.
@@ -144,9 +142,7 @@ def private_folder(path: Path) -> Path:
     except OSError as error:
         raise HostError(f"Cannot use {path} for the files of hosts: {error}. Set MCE_RUNTIME_DIR.") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise HostError(
-            f"{path} is not a folder of yours; remove it or set MCE_RUNTIME_DIR to a private folder."
-        )
+        raise HostError(f"{path} is not a folder of yours; remove it or set MCE_RUNTIME_DIR to a private folder.")
     if found.st_mode & 0o077:
         path.chmod(0o700)
     return path

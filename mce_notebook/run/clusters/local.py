@@ -1,0 +1,126 @@
+"""A Dask cluster on this machine: one worker process per slot, encrypted, quiet when idle."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, Security
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from mce_notebook.run.pool import DaskPool
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+# Blocks last half a second and slots do the work: a worker has nothing worth sampling every few milliseconds.
+QUIET: dict[str, Any] = {
+    "distributed.scheduler.allowed-failures": 0,  # a lost block is ours to requeue: we know what was recorded
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.worker-ttl": None,  # a worker that computes for hours is not dead; the nanny tells
+    "distributed.scheduler.validate": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "60s",
+    "distributed.worker.daemon": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.client.scheduler-info-interval": "30s",
+    "distributed.diagnostics.nvml": False,
+}
+
+
+def slots(cores: int, workers: int | None = None) -> int:
+    """Return how many slots of `cores` cores this machine has; at least one."""
+    if workers is not None:
+        return max(1, workers)
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, mine // max(1, cores))
+
+
+def configure(cores: int) -> None:
+    """Set the options of Dask in this process and for the workers it starts."""
+    dask.config.set(QUIET)
+    environment = {name: str(cores) for name in THREAD_VARIABLES}
+    # `set` merges, and Dask's default trims memory after every free: a third slower on mid-size arrays.
+    dask.config.config["distributed"]["nanny"]["pre-spawn-environ"] = environment
+
+
+class _Arrivals(SchedulerPlugin):
+    """Says when workers come and go."""
+
+    def __init__(self, changed: Any):
+        self._changed = changed
+
+    def add_worker(self, *_: Any, **__: Any) -> None:
+        self._changed()
+
+    def remove_worker(self, *_: Any, **__: Any) -> None:
+        self._changed()
+
+
+@dataclass
+class LocalWorkers:
+    """The workers of this machine, from start to stop."""
+
+    cluster: LocalCluster
+    client: Client
+    pool: DaskPool
+
+    @classmethod
+    async def start(cls, cores: int, workers: int | None, scratch: Path, changed: Any) -> "LocalWorkers":
+        """Start one worker process for each slot and wait until a task has run on every one.
+
+        Parameters
+        ----------
+        cores : int
+            Cores of one slot; threads of BLAS in it.
+        workers : int or None
+            Slots; None for as many as the cores of this machine give.
+        scratch : Path
+            Where workers may keep files.
+        changed : callable
+            Called when a worker comes or goes.
+        """
+        configure(cores)
+        count = slots(cores, workers)
+        # Users of a machine share its loopback interface, and an open scheduler runs anybody's code.
+        security = Security.temporary()
+        cluster = await LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            security=security,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            local_directory=str(scratch),
+            asynchronous=True,
+            silence_logs=False,
+        )
+        client = await Client(cluster, asynchronous=True, set_as_default=False)
+        scheduler = cluster.scheduler
+        started = cls(cluster, client, DaskPool(client, lambda: list(scheduler.workers)))
+        await client.wait_for_workers(count)
+        await started._warm()
+        scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
+        changed()
+        return started
+
+    async def _warm(self) -> None:
+        from mce_notebook.run.worker import warm
+
+        futures = [
+            self.client.submit(warm, pure=False, workers=[address]) for address in self.cluster.scheduler.workers
+        ]
+        for future in futures:
+            await future
+            future.release()
+
+    async def close(self) -> None:
+        """Stop the workers and their slots."""
+        await self.client.close(timeout=2)
+        await self.cluster.close(timeout=5)

@@ -1,0 +1,403 @@
+"""Drives one sweep on one host: blocks out, outcomes into the log, orders obeyed, until nothing is left."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mce_notebook.errors import SweepError
+from mce_notebook.run.pool import Pool, WorkerLost
+from mce_notebook.run.schedule import Job, Verdict
+from mce_notebook.run.shares import Shares
+from mce_notebook.run.tally import covered, spans
+from mce_notebook.run.writer import Writer
+
+if TYPE_CHECKING:
+    from mce_notebook.run.ledger import Assignment, Ledger
+    from mce_notebook.run.protocol import BlockResult
+    from mce_notebook.store.frames import Frame
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+# Between two rounds of killing slots: a block that waited in a slot starts when the one before it is killed.
+INTERRUPT_SECONDS = 0.2
+# How long blocks may take to end when the host has to leave.
+GRACE_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+
+UNREADABLE = "cannot read the store: "
+
+# The state a sweep is left in when an order is obeyed. `leave` is the host's own: the sweep resumes when asked.
+ENDINGS = {"pause": "paused", "cancel": "cancelled", "stop": "stopped", "leave": "interrupted"}
+
+
+class Engine:
+    """One running sweep.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The sweep's folder in the store.
+    pool : Pool
+        Slots that compute blocks.
+    shares : Shares
+        Grants places in the slots' queues to the sweeps of this host.
+    notify : callable
+        Called whenever something was committed or the state changed.
+    """
+
+    def __init__(
+        self,
+        ledger: "Ledger",
+        pool: Pool,
+        shares: Shares,
+        notify: Callable[[], None],
+        *,
+        beat: float = BEAT_SECONDS,
+        retry: float = 1.0,
+    ):
+        self.ledger = ledger
+        self.state = "starting"
+        self.message = ""
+        # Set once it is known whether there is anything to do; holds what prevented that.
+        self.opened: asyncio.Future[SweepError | None] = asyncio.get_running_loop().create_future()
+        self._pool = pool
+        self._shares = shares
+        self._notify = notify
+        self._beat_seconds = beat
+        self._retry = retry
+        self._flying: dict[asyncio.Task[None], tuple[Assignment, Job]] = {}
+        self._work: Assignment | None = None
+        self._writer: Writer | None = None
+        self._stirred = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._order = ""
+        self._planning = False
+        self._unplaced: list[Mapping[str, Any]] = []
+        self._deadline: float | None = None
+        # Whether the order that holds cannot be taken back.
+        self._final = False
+        self._missed = False
+        self._troubled = ""
+        self._counter = 0
+        self._told = ""
+
+    # What the host may ask
+
+    @property
+    def busy(self) -> bool:
+        """Whether blocks of this sweep are in the slots now."""
+        return bool(self._flying)
+
+    def poke(self) -> None:
+        """Look at once for new orders and declarations."""
+        self._looked.set()
+        self._stir()
+
+    def stop(self, grace: float = GRACE_SECONDS) -> None:
+        """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds."""
+        self._final = True
+        self._obey("leave", grace)
+
+    async def run(self) -> str:
+        """Work until nothing is left to do or an order says stop; return the state the sweep is left in.
+
+        Nothing is written when there is nothing to do.
+        """
+        try:
+            ready = await self._open()
+        except SweepError as error:
+            self.opened.set_result(error)
+            raise
+        finally:
+            if not self.opened.done():
+                self.opened.set_result(None)
+        if not ready:
+            return self.state
+        self._writer = Writer(self._append, self._committed, self._trouble, self._retry)
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self._feed()
+        except SweepError as error:
+            self._fail(error)
+        finally:
+            await self._end(watch)
+        return self.state
+
+    async def _open(self) -> bool:
+        await self._look()
+        if self._order:
+            self.state = ENDINGS[self._order]
+            return False
+        self._work = await asyncio.to_thread(self.ledger.assignment, [])
+        if self._work.schedule.finished:
+            self.state = "done"
+            return False
+        await asyncio.to_thread(self.ledger.claim)
+        return True
+
+    # Sending blocks
+
+    async def _feed(self) -> None:
+        while True:
+            self._stirred.clear()
+            if self._order:
+                if not self._flying:
+                    return
+                await self._stirred.wait()
+            elif self._idle():
+                if not self._missed:
+                    return
+                await self._plan_again()
+            elif self._full() or not await self._send():
+                await self._stirred.wait()
+
+    def _idle(self) -> bool:
+        """Whether all points have come back and are safe."""
+        assert self._work is not None
+        assert self._writer is not None
+        return not (self._planning or self._flying or self._work.schedule.remaining) and self._writer.idle
+
+    def _full(self) -> bool:
+        assert self._work is not None
+        assert self._writer is not None
+        if self._planning or not self._writer.roomy or not self._work.schedule.remaining:
+            return True
+        return self._work.serial and bool(self._flying)
+
+    async def _send(self) -> bool:
+        """Send one block; False when there was none to send."""
+        assert self._work is not None
+        if not await self._shares.acquire(self, eager=self._work.schedule.eager):
+            return True
+        job = None if self._order or self._full() else self._work.schedule.next(self._pool.workers)
+        if job is None:
+            self._shares.release(self)
+            return bool(self._order)
+        if self.state != "running":
+            self._turn("running")
+        task = asyncio.create_task(self._compute(self._work, job))
+        self._flying[task] = (self._work, job)
+        task.add_done_callback(self._landed)
+        return True
+
+    async def _compute(self, work: "Assignment", job: Job) -> None:
+        """Have one block computed and see to what came of it."""
+        options = work.options
+        before = work.schedule.remaining
+        try:
+            result = await self._pool.submit(
+                work.task,
+                job.block,
+                each=job.each,
+                budget=job.budget,
+                timeout=options.timeout,
+                memory=options.memory,
+                serial=work.serial,
+            )
+        except WorkerLost as error:
+            log.warning("%s: %s", work.task.name, error)
+            self._take(work, [], work.schedule.vanished(job))
+        except asyncio.CancelledError:
+            work.schedule.put_back(job)
+            raise
+        except Exception as error:
+            # Whatever a worker raises ends this sweep, with the reason, and not the host.
+            work.schedule.put_back(job)
+            self._fail(error)
+        else:
+            self._take(work, self._kept(work, job, result), work.schedule.returned(job, result))
+        if (self._planning or work is not self._work) and work.schedule.remaining > before:
+            # What is left of a block of an earlier plan: found again by asking the store what is missing.
+            self._missed = True
+
+    def _kept(self, work: "Assignment", job: Job, result: "BlockResult") -> "Sequence[Frame]":
+        """Return the frames to record: all, but for a killed point that is tried again."""
+        point = result.killed_point
+        if point is None or result.lost or self._order == "cancel":
+            return result.frames
+        told = [frame for frame in result.frames if _is_point(frame, point)]
+        if not told or not work.schedule.again(point):
+            return result.frames
+        return [frame for frame in result.frames if frame not in told]
+
+    def _take(self, work: "Assignment", frames: "Sequence[Frame]", verdicts: Sequence[Verdict]) -> None:
+        assert self._writer is not None
+        self._writer.put([*frames, *(frame for verdict in verdicts for frame in self.ledger.killed(work, verdict))])
+        if work.schedule.too_many_failures and not self._order:
+            self._final = True
+            self._obey("stop", None)
+            self.message = f"{work.schedule.failures} of {work.schedule.outcomes} outcomes are failures"
+            self.ledger.hold(f"--max-failures: {self.message}")
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._flying[task]
+        self._shares.release(self)
+        self._stir()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: the engine failed", self.ledger.name, exc_info=error)
+            self._fail(error)
+
+    # Orders and declarations
+
+    async def _watch(self) -> None:
+        """Beat, and look for orders and declarations, about once a second or when poked."""
+        while True:
+            try:
+                await self._look()
+                await self._enforce()
+                if self.message.startswith(UNREADABLE):
+                    self.message = ""
+            except (SweepError, OSError) as error:
+                # The store may be out of reach for a while; blocks on their way are not harmed by that.
+                self.message = f"{UNREADABLE}{error}"
+                log.warning("%s: %s", self.ledger.name, self.message)
+            await self._beat()
+            wait = INTERRUPT_SECONDS if self._deadline is not None and self._flying else self._beat_seconds
+            # Not `wait_for`, which may swallow the cancellation that ends this loop (bpo-37658).
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._looked.wait()
+            self._looked.clear()
+
+    async def _look(self) -> None:
+        orders = await asyncio.to_thread(self.ledger.look)
+        if self._final:
+            return
+        if orders.verb in ("pause", "cancel"):
+            self._obey(orders.verb, 0.0 if orders.verb == "cancel" else None)
+            self.message = orders.by
+        elif self._order:
+            self._order, self._deadline, self.message = "", None, ""
+            self._stir()
+        if self._work is not None and orders.declaration != self._work.task.declaration and not self._order:
+            await self._plan_again()
+
+    def _obey(self, verb: str, grace: float | None) -> None:
+        if self._order != verb:
+            self._order = verb
+            self._deadline = None if grace is None else time.monotonic() + grace
+            self._turn("draining")
+
+    async def _enforce(self) -> None:
+        """Kill what is still computed when the time for it is over."""
+        late = time.monotonic() - self._deadline if self._deadline is not None else -1.0
+        if late < 0 or not self._flying:
+            return
+        if late > CLOSE_SECONDS:
+            # A worker that does not even answer: its blocks are given up, which loses nothing recorded.
+            for flight in self._flying:
+                flight.cancel()
+            return
+        tasks = {work.task.declaration: work.task for work, _ in self._flying.values()}
+        killing = asyncio.gather(*(self._pool.interrupt(task) for task in tasks.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await killing
+
+    async def _plan_again(self) -> None:
+        """Plan for the latest declaration what is neither known nor on its way."""
+        assert self._work is not None
+        assert self._writer is not None
+        if self._planning:
+            return
+        self._planning = True
+        try:
+            self._missed = False
+            flying = [(work.task, job.block) for work, job in self._flying.values()]
+            await self._writer.flushed()
+            self._unplaced.clear()
+            work = await asyncio.to_thread(self.ledger.assignment, flying)
+            if self._work.task.version == work.task.version:
+                work.schedule.pace = self._work.schedule.pace
+            self._work = work
+            self._work.count(self._unplaced)
+        finally:
+            self._planning = False
+            self._stir()
+        self._notify()
+
+    # Results and state
+
+    def _append(self, frames: "Sequence[Frame]") -> None:
+        self.ledger.append(frames)
+
+    def _committed(self, frames: "Sequence[Frame]") -> None:
+        assert self._work is not None
+        covers = [frame.cover for frame in frames]
+        self._work.count(covers)
+        if self._planning:
+            self._unplaced.extend(covers)
+        self._stirred.set()
+        self._notify()
+
+    def _trouble(self, why: str) -> None:
+        self._troubled = why
+        self._turn("paused" if why else "running", f"nothing can be written: {why}" if why else "")
+
+    def _fail(self, error: BaseException) -> None:
+        self.message = str(error) or type(error).__name__
+        self._final = True
+        self._obey("stop", 0.0)
+
+    def _turn(self, state: str, message: str | None = None) -> None:
+        self.state = state
+        if message is not None:
+            self.message = message
+        self._looked.set()
+        self._stir()
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._shares.wake(self)
+
+    async def _end(self, watch: asyncio.Task[None]) -> None:
+        assert self._writer is not None
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
+        # With a full disk the wait ends too: what is lost then was never acknowledged and is computed again.
+        written = await self._writer.close(CLOSE_SECONDS)
+        self.state = ENDINGS.get(self._order, "done") if self._order or written else "paused"
+        if not written:
+            self.message = f"nothing can be written: {self._troubled}"
+        await self._beat()
+        await asyncio.to_thread(self.ledger.close, self.state, self.message)
+        self._notify()
+
+    async def _beat(self) -> None:
+        if self._work is None:
+            return
+        self._counter += 1
+        tally = self._work.tally
+        flying = [piece for _, job in list(self._flying.values()) for piece in job.block.ranges]
+        beat: dict[str, Any] = {
+            "counter": self._counter,
+            "state": self.state,
+            "workers": self._pool.workers,
+            "in_flight": spans(flying),
+            "done": tally.done,
+            "failed": tally.failed,
+            "total": tally.total,
+            "rate": tally.rate(),
+            "message": self.message,
+            "time": time.time(),
+        }
+        with contextlib.suppress(SweepError, OSError):
+            # A full disk takes no heartbeat either; the host's own state still tells.
+            await asyncio.to_thread(self.ledger.beat, beat)
+        if self.state != self._told:
+            self._told = self.state
+            self._notify()
+
+
+def _is_point(frame: "Frame", point: int) -> bool:
+    index = covered(frame.cover)
+    if isinstance(index, slice):
+        return bool(index.start == point and index.stop == point + 1)
+    return len(index) == 1 and int(index[0]) == point

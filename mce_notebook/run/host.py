@@ -1,0 +1,312 @@
+"""The process that owns a cluster and drives sweeps on it: `python -P -m mce_notebook.run.host FOLDER`.
+
+One asyncio loop: an inbox of request files, a doorbell, an engine for each running sweep, one cluster for
+all. Whoever starts it can die; it ends by itself when it has had nothing to do for a while.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mce_notebook.errors import HostError, SweepError
+from mce_notebook.run.inbox import Inbox, Request
+from mce_notebook.run.pool import LatePool
+from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
+from mce_notebook.run.shares import Shares
+
+if TYPE_CHECKING:
+    from mce_notebook.run.engine import Engine
+    from mce_notebook.run.store_ledger import StoreLedger
+
+log = logging.getLogger("mce_notebook.host")
+
+BEAT_SECONDS = 1.0
+DRAIN_SECONDS = 15.0
+
+
+@dataclass
+class Running:
+    """One sweep that this host drives, and whether it was asked for again meanwhile."""
+
+    engine: "Engine"
+    task: "asyncio.Task[None]"
+    again: bool = False
+
+
+class Doorbell:
+    """A Unix socket: a byte from a client says look into the inbox; one to it, that something is new."""
+
+    def __init__(self, path: Path, rung: Callable[[], None]):
+        self._path = path
+        self._rung = rung
+        self._subscribers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen; what a dead host left at the path is removed: only the owner of the folder comes here."""
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        self._path.chmod(0o600)
+
+    def ring(self) -> None:
+        """Tell every subscriber."""
+        for writer in list(self._subscribers):
+            # One that does not read has been told already.
+            if not writer.is_closing() and writer.transport.get_write_buffer_size() == 0:
+                writer.write(b".")
+
+    async def close(self) -> None:
+        """Hang up, which subscribers notice at once."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._subscribers):
+            writer.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._subscribers.add(writer)
+        self._rung()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(4096):
+                    self._rung()
+        finally:
+            self._subscribers.discard(writer)
+            writer.close()
+
+
+class Host:
+    """Everything one host process does.
+
+    Parameters
+    ----------
+    folder : HostFolder
+        Owned by this process.
+    launch : Launch
+        What the host is for.
+    """
+
+    def __init__(self, folder: HostFolder, launch: Launch, claim: Claim):
+        self.folder = folder
+        self.launch = launch
+        self.claim = claim
+        self.inbox = Inbox(folder)
+        self.state = "starting"
+        self.message = ""
+        self._workers: Any = None
+        self._pool = LatePool()
+        self._shares = Shares(lambda: self._pool.workers)
+        self._running: dict[tuple[str, str], Running] = {}
+        self._rung = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._bell = Doorbell(folder.socket, self._rung.set)
+        self._counter = 0
+        self._busy = time.monotonic()
+
+    async def run(self) -> None:
+        """Serve until told to leave or idle for too long."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leaving.set)
+        await self._bell.open()
+        self._beat()
+        duties = [asyncio.create_task(self._guard(duty)) for duty in (self._start_workers, self._serve, self._beats)]
+        await self._leaving.wait()
+        self.state = "draining"
+        self._beat()
+        await self._drain()
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
+        if self._workers is not None:
+            await self._workers.close()
+        self.state = "stopped"
+        self._beat()
+        await self._bell.close()
+
+    async def _guard(self, duty: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await duty()
+        except Exception as error:
+            # Without any of its duties a host is of no use: say why and go.
+            log.exception("the host cannot go on")
+            self.message = f"{type(error).__name__}: {error}"
+            self._leaving.set()
+
+    # Duties
+
+    async def _start_workers(self) -> None:
+        start = await asyncio.to_thread(_starter, self.launch, self.folder)
+        self._workers = await start(self._shares.changed)
+        self._pool.inner = self._workers.pool
+        self.state = "ready"
+        self._beat()
+        self._bell.ring()
+        self._shares.changed()
+
+    async def _serve(self) -> None:
+        await asyncio.to_thread(_imports)
+        while not self._leaving.is_set():
+            self._rung.clear()
+            for request in self.inbox.requests():
+                await self._obey(request)
+            # The doorbell is the fast way, a look now and then the sure one.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._rung.wait()
+
+    async def _beats(self) -> None:
+        while not self._leaving.is_set():
+            if self._running:
+                self._busy = time.monotonic()
+            elif time.monotonic() - self._busy > self.launch.idle:
+                log.info("idle for %g s: leaving", self.launch.idle)
+                self._leaving.set()
+            if self.folder.claim() != self.claim:
+                # The folder was removed or taken over while this process was stopped for very long.
+                log.error("the runtime folder belongs to another host now: leaving")
+                self._leaving.set()
+            self._beat()
+            self._shares.changed()
+            if self._counter % 60 == 0:
+                self.inbox.forget_replies()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _beat(self) -> None:
+        self._counter += 1
+        state = {
+            "counter": self._counter,
+            "state": self.state,
+            "message": self.message,
+            "pid": os.getpid(),
+            "profile": self.launch.profile,
+            "workers": self._pool.workers,
+            "sweeps": [
+                {
+                    "store": running.engine.ledger.root,
+                    "name": running.engine.ledger.name,
+                    "state": running.engine.state,
+                }
+                for running in self._running.values()
+            ],
+            "time": time.time(),
+        }
+        with contextlib.suppress(OSError):
+            # Read by people only; a full or removed runtime folder must not stop the sweeps.
+            write_json(self.folder.state_file, state)
+
+    # Requests
+
+    async def _obey(self, request: Request) -> None:
+        try:
+            reply = await self._act(request)
+        except (SweepError, OSError, KeyError, TypeError, ValueError) as error:
+            log.warning("request %s refused: %s", request.body, error)
+            reply = {"ok": False, "error": str(error) or type(error).__name__, "type": type(error).__name__}
+        self.inbox.answer(request, reply)
+        self._bell.ring()
+
+    async def _act(self, request: Request) -> dict[str, Any]:
+        if request.verb == "shutdown":
+            self._leaving.set()
+            return {"ok": True, "state": "draining"}
+        if request.verb not in ("run", "resume", "pause", "cancel", "stop"):
+            raise HostError(f"A host does not know the request {request.verb!r}.")
+        ledger = await asyncio.to_thread(_ledger, request.body["store"], request.body["name"])
+        running = self._running.get(ledger.key)
+        if request.verb in ("pause", "cancel", "resume"):
+            await asyncio.to_thread(ledger.intend, "run" if request.verb == "resume" else request.verb)
+        if running is not None:
+            running.again = running.again or request.verb in ("run", "resume")
+            if request.verb == "stop":
+                running.engine.stop()
+            running.engine.poke()
+            return {"ok": True, "state": running.engine.state}
+        if request.verb in ("run", "resume"):
+            return await self._start(ledger)
+        return {"ok": True, "state": "idle"}
+
+    async def _start(self, ledger: "StoreLedger") -> dict[str, Any]:
+        engine = self._drive(ledger)
+        error = await engine.opened
+        if error is not None:
+            raise error
+        return {"ok": True, "state": engine.state}
+
+    def _drive(self, ledger: "StoreLedger") -> "Engine":
+        from mce_notebook.run.engine import Engine
+
+        engine = Engine(ledger, self._pool, self._shares, self._bell.ring)
+        self._running[ledger.key] = Running(engine, asyncio.create_task(self._follow(ledger, engine)))
+        return engine
+
+    async def _follow(self, ledger: "StoreLedger", engine: "Engine") -> None:
+        try:
+            state = await engine.run()
+            log.info("%s: %s", ledger.name, state)
+        except SweepError as error:
+            log.warning("%s: %s", ledger.name, error)
+        except Exception:
+            log.exception("%s: the engine failed", ledger.name)
+        running = self._running.pop(ledger.key)
+        self._busy = time.monotonic()
+        if running.again and not self._leaving.is_set():
+            # Asked for while it was ending: look once more, which does nothing when nothing is missing.
+            self._drive(ledger)
+        self._bell.ring()
+
+    async def _drain(self) -> None:
+        for running in self._running.values():
+            running.engine.stop()
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+
+
+def _imports() -> None:
+    """Load what every sweep needs, off the loop."""
+    import mce_notebook.run.engine
+    import mce_notebook.run.store_ledger  # noqa: F401
+
+
+def _ledger(store: str, name: str) -> "StoreLedger":
+    from mce_notebook.run.store_ledger import StoreLedger
+
+    return StoreLedger(store, name)
+
+
+def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
+    """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
+    if launch.profile != "local":
+        raise HostError(f"There is no cluster profile {launch.profile!r}; this version knows 'local'.")
+    from mce_notebook.run.clusters.local import LocalWorkers
+
+    return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, changed)
+
+
+def main(arguments: list[str]) -> int:
+    """Own the runtime folder and serve; return at once when another process owns it."""
+    folder = HostFolder(Path(arguments[0]))
+    launch = folder.launch()
+    if launch is None:
+        raise HostError(f"{folder.path} does not say what the host is for.")
+    claim = folder.take()
+    if claim is None:
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # Whoever started this host may have any folder as its own, one that is about to be removed included.
+    os.chdir(folder.path)
+    asyncio.run(Host(folder, launch, claim).run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""What to compute next, and what to make of blocks that come back: decisions, without any I/O."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mce_notebook.plan import Block, Plan
+
+if TYPE_CHECKING:
+    from mce_notebook.run.protocol import BlockResult
+
+PROBE_SECONDS = 0.02
+# A block that turns out far longer than planned hands back its rest after this long, so that others can take
+# it.
+BLOCK_SECONDS = 2.0
+# Below this a point, time is measured per block, above per point.
+EACH_SECONDS = 1e-3
+# Blocks longer than this wait in the host, not behind another block in a slot.
+EAGER_SECONDS = 5.0
+# An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing.
+LOST_TIMES = 3
+# A share of failures means nothing before this many outcomes.
+FEWEST_OUTCOMES = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One block on its way: how it is to be computed."""
+
+    number: int
+    block: Block
+    each: bool
+    budget: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A point given up by the host: it is recorded as killed."""
+
+    point: int
+    reason: str
+
+
+@dataclass
+class Pace:
+    """What a point costs, as measured: seconds and bytes, recent blocks counting most."""
+
+    seconds: float | None = None
+    nbytes: float | None = None
+
+    def measured(self, done: int, seconds: float, nbytes: float) -> None:
+        """Take in a block of `done` points; half the weight stays with what was known."""
+        if done <= 0:
+            return
+        self.seconds = _blend(self.seconds, seconds / done)
+        self.nbytes = _blend(self.nbytes, nbytes / done)
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else 0.5 * old + 0.5 * new
+
+
+@dataclass
+class Schedule:
+    """The blocks of one sweep: handed out, brought back, sent again.
+
+    Every point of the plan ends in exactly one of three ways: in a result that came back, in a verdict, or it
+    is still to be done when the sweep stops.
+
+    Parameters
+    ----------
+    plan : Plan
+        Where new blocks come from and rests go back to.
+    retries : int
+        How often a point that was killed by its own doing is tried again.
+    max_failures : float or int or None
+        Stop after so many failures (int), or when more than this share of the outcomes failed (float below
+        1).
+    """
+
+    plan: Plan
+    retries: int = 1
+    max_failures: float | None = None
+    pace: Pace = field(default_factory=Pace)
+    flying: dict[int, Job] = field(default_factory=dict)
+    outcomes: int = 0
+    failures: int = 0
+    _suspects: deque[Block] = field(default_factory=deque)
+    _losses: dict[int, int] = field(default_factory=dict)
+    _kills: dict[int, int] = field(default_factory=dict)
+    _number: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """Points not handed out now."""
+        return int(self.plan.remaining) + sum(block.count for block in self._suspects)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to hand out and nothing is on its way."""
+        return not self.flying and not self._suspects and self.plan.remaining == 0
+
+    @property
+    def eager(self) -> bool:
+        """Whether the next block may wait in a slot behind another."""
+        return self.pace.seconds is None or self.pace.seconds < EAGER_SECONDS
+
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether `max_failures` is exceeded."""
+        limit = self.max_failures
+        if limit is None:
+            return False
+        if isinstance(limit, int):
+            return self.failures > limit
+        return self.outcomes >= FEWEST_OUTCOMES and self.failures > limit * self.outcomes
+
+    def next(self, workers: int) -> Job | None:
+        """Return the next block to send, None while nothing is left to hand out.
+
+        Blocks that died with their slot come first and travel alone, so that a point which kills is told
+        apart from those that only sat beside it.
+        """
+        block = self._suspects.popleft() if self._suspects else self._planned(workers)
+        if block is None:
+            return None
+        probe = self.pace.seconds is None
+        each = probe or (self.pace.seconds or 0.0) >= EACH_SECONDS
+        self._number += 1
+        job = Job(self._number, block, each, PROBE_SECONDS if probe else BLOCK_SECONDS)
+        self.flying[job.number] = job
+        return job
+
+    def _planned(self, workers: int) -> Block | None:
+        return self.plan.take(seconds=self.pace.seconds, nbytes=self.pace.nbytes, workers=max(workers, 1))
+
+    def returned(self, job: Job, result: "BlockResult") -> list[Verdict]:
+        """Take in what came back for `job`; return the points that are given up."""
+        del self.flying[job.number]
+        self.pace.measured(result.done, result.seconds, result.nbytes)
+        self.outcomes += result.done
+        self.failures += result.failed
+        rest = list(result.leftover)
+        if result.lost:
+            return self._lost(rest, result.killed_point)
+        self._give_back(rest)
+        return []
+
+    def vanished(self, job: Job) -> list[Verdict]:
+        """Take in that the worker died with `job`; return the points that are given up."""
+        del self.flying[job.number]
+        return self._lost([job.block], None)
+
+    def put_back(self, job: Job) -> None:
+        """Take back a job that was never computed."""
+        del self.flying[job.number]
+        self._give_back([job.block])
+
+    def again(self, point: int) -> bool:
+        """Return whether a point killed by its own doing is to be tried again, and see to it if so."""
+        self._kills[point] = self._kills.get(point, 0) + 1
+        if self._kills[point] > self.retries:
+            return False
+        self._suspects.append(single(point))
+        return True
+
+    def _give_back(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            if block.count:
+                self.plan.give_back(block)
+
+    def _lost(self, rest: list[Block], point: int | None) -> list[Verdict]:
+        if point is not None:
+            others = [part for block in rest for part in without(block, point)]
+            self._give_back(others)
+            return self._blame(point)
+        if len(rest) == 1 and rest[0].count == 1:
+            return self._blame(int(rest[0].indices()[0]))
+        for block in rest:
+            # Nobody knows which point it was: halves, down to one point should it go on.
+            parts = block.split(block.count // 2) if block.count > 1 else (block,)
+            self._suspects.extend(part for part in parts if part.count)
+        return []
+
+    def _blame(self, point: int) -> list[Verdict]:
+        self._losses[point] = self._losses.get(point, 0) + 1
+        if self._losses[point] < LOST_TIMES:
+            self._suspects.append(single(point))
+            return []
+        self.outcomes += 1
+        self.failures += 1
+        return [Verdict(point, f"its slot was killed (SIGKILL) {LOST_TIMES} times while computing it")]
+
+
+def single(point: int) -> Block:
+    """Return the block that holds one point."""
+    return Block(((point, point + 1),))
+
+
+def without(block: Block, point: int) -> list[Block]:
+    """Return `block` without `point`, as at most one block."""
+    ranges: list[tuple[int, int]] = []
+    for start, stop in block.ranges:
+        if start <= point < stop:
+            ranges += [(a, b) for a, b in ((start, point), (point + 1, stop)) if a < b]
+        else:
+            ranges.append((start, stop))
+    return [Block(tuple(ranges))] if ranges else []
+
+
+def points(blocks: Iterable[Block], size: int) -> np.ndarray:
+    """Return bool[size], True at the listed indices that `blocks` hold."""
+    mask = np.zeros(size, dtype=bool)
+    for block in blocks:
+        for start, stop in block.ranges:
+            mask[start:stop] = True
+    return mask

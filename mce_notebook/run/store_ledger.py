@@ -1,0 +1,191 @@
+"""The ledger of an engine, kept in the sweep's folder of the store."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mce_notebook.declare.grid import Status
+from mce_notebook.declare.options import Options
+from mce_notebook.errors import StoreError
+from mce_notebook.plan import Plan
+from mce_notebook.run.ledger import Assignment, Orders
+from mce_notebook.run.protocol import Task
+from mce_notebook.run.registry import Process
+from mce_notebook.run.schedule import Schedule, Verdict
+from mce_notebook.run.tally import Tally
+from mce_notebook.store.catalog import Store
+from mce_notebook.store.coverage import known, todo
+from mce_notebook.store.frames import Failure, Outcomes, encode
+from mce_notebook.store.journal import Journal, claim_epoch
+
+if TYPE_CHECKING:
+    from mce_notebook.plan import Block
+    from mce_notebook.store.declaration import Declaration
+    from mce_notebook.store.frames import Frame
+
+
+class StoreLedger:
+    """One sweep in a store, as its engine sees it.
+
+    Parameters
+    ----------
+    root : str
+        Root of the store.
+    name : str
+        Name of the sweep.
+
+    Raises
+    ------
+    UnknownSweep
+        If there is none of that name.
+    """
+
+    def __init__(self, root: str, name: str):
+        self.root = root
+        self._sweep = Store(root).sweep(name)
+        self.name = self._sweep.name
+        self._journal: Journal | None = None
+        self._epoch = 0
+        # Frozen, hence read once.
+        self._declarations: dict[int, Declaration] = {}
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells this sweep from others: where its folder really is, and the id it was made with."""
+        return os.path.realpath(self._sweep.paths.folder), self._sweep.id
+
+    def look(self) -> Orders:
+        """Return the latest intent and the number of the latest declaration."""
+        intent = self._sweep.latest_intent()
+        numbers = self._sweep.numbers()
+        if not numbers:
+            raise StoreError(f"Nothing was declared for {self.name!r} yet.")
+        return Orders(intent.verb if intent else "run", intent.by if intent else "", numbers[-1])
+
+    def intend(self, verb: str, by: str = "") -> None:
+        """Leave an intent, unless the latest says the same."""
+        latest = self._sweep.latest_intent()
+        if latest is None or latest.verb != verb:
+            self._sweep.add_intent(verb, by or f"host {os.getpid()}")
+
+    def hold(self, why: str) -> None:
+        """Leave the intent that the sweep waits for `resume`."""
+        self.intend("pause", why)
+
+    def assignment(self, flying: Sequence[tuple[Task, "Block"]]) -> Assignment:
+        """Return the latest declaration with what is missing of it and not in blocks on their way."""
+        declaration = self._declaration(self._sweep.numbers()[-1])
+        options = _options(declaration)
+        found = known(self._sweep, declaration)
+        missing = np.array(todo(found, declaration), dtype=bool)
+        places = {task.declaration: self._places(declaration, task) for task, _ in flying}
+        for task, block in flying:
+            if task.version == declaration.version and task.generation == declaration.generation:
+                here = places[task.declaration][block.indices()]
+                missing[here[here >= 0]] = False
+        grid = declaration.grid
+        mask = grid.mask()
+        plan = Plan(
+            grid,
+            missing,
+            order=options.order if not options.serial else "listed",
+            prefix=_prefix(declaration),
+            seed=declaration.root,
+        )
+        schedule = Schedule(plan, retries=options.retries, max_failures=options.max_failures)
+        tally = Tally(np.array(found.status), int(grid.size if mask is None else np.count_nonzero(mask)))
+        return Assignment(self._task(declaration, options), schedule, tally, options, declaration.outputs, places)
+
+    def claim(self) -> None:
+        """Open a new epoch to write in."""
+        me = Process.current()
+        self._epoch = claim_epoch(
+            self._sweep.paths,
+            {
+                "host": socket.gethostname(),
+                "boot": me.machine.partition("/")[0],
+                "pid": me.pid,
+                "start": me.start,
+                "time": time.time(),
+            },
+        )
+        self._journal = Journal(self._sweep.paths, self._epoch)
+
+    def append(self, frames: Sequence["Frame"]) -> None:
+        """Make outcomes durable."""
+        assert self._journal is not None
+        self._journal.append(frames)
+
+    def killed(self, work: Assignment, verdict: Verdict) -> Sequence["Frame"]:
+        """Return the outcome of a point that the host gives up."""
+        failure = Failure(
+            status=Status.KILLED,
+            type="",
+            message=verdict.reason,
+            traceback="",
+            output="",
+            where="slot",
+            cause=verdict.reason,
+        )
+        return encode(
+            Outcomes([None], {0: failure}),
+            work.outputs,
+            declaration=work.task.declaration,
+            ranges=[(verdict.point, verdict.point + 1)],
+            meta={"version": work.task.version, "generation": str(work.task.generation), "worker": "host"},
+        )
+
+    def beat(self, beat: Mapping[str, Any]) -> None:
+        """Replace the heartbeat of the epoch."""
+        self._sweep.beat(self._epoch, beat)
+
+    def close(self, state: str, message: str) -> None:
+        """Close the epoch and note how it ended."""
+        assert self._journal is not None
+        self._journal.close()
+        self._sweep.add_event(self._epoch, {"event": state, "message": message})
+
+    def _declaration(self, number: int) -> "Declaration":
+        if number not in self._declarations:
+            self._declarations[number] = self._sweep.declaration(number)
+        return self._declarations[number]
+
+    def _places(self, declaration: "Declaration", task: Task) -> np.ndarray:
+        """Return int64[n]: where each point of an earlier declaration is listed in this one, -1 if nowhere."""
+        earlier = self._declaration(task.declaration)
+        if earlier.number == declaration.number:
+            return np.arange(declaration.grid.size)
+        found = declaration.grid.positions(
+            earlier.grid, constants=declaration.constants, other_constants=earlier.constants
+        )
+        if task.version != declaration.version or task.generation != declaration.generation:
+            # What it computes says nothing about points of the present version.
+            return np.full_like(found, -1)
+        return found
+
+    def _task(self, declaration: "Declaration", options: Options) -> Task:
+        return Task(
+            store=self.root,
+            name=self.name,
+            declaration=declaration.number,
+            version=declaration.version,
+            generation=declaration.generation,
+            cwd=declaration.cwd or str(Path(self.root).parent),
+            cores=options.cores,
+        )
+
+
+def _options(declaration: "Declaration") -> Options:
+    told = declaration.options
+    return told if isinstance(told, Options) else Options.from_json(dict(told))
+
+
+def _prefix(declaration: "Declaration") -> int:
+    """Points that share a setup; 0 where the experiment has none."""
+    depth = declaration.setup_depth
+    return declaration.grid.prefixes(depth) if depth else 0
