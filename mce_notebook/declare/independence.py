@@ -1,0 +1,255 @@
+"""Whether the turns of the loops depend on each other; an axis whose turns do cannot be one."""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+
+from mce_notebook.declare.names import bindings, callee, exposed, mutations, read_names, reads, root, stores
+from mce_notebook.declare.nesting import Level, Problem
+
+_GENERATORS = {"default_rng", "RandomState", "Generator", "Random", "SeedSequence", "PCG64", "Philox", "MT19937"}
+_LIST_METHODS = {"append", "extend", "insert", "appendleft", "extendleft", "popleft", "sort", "reverse", "clear"}
+_OTHER_METHODS = {"update", "add", "pop", "popitem", "remove", "discard", "fill", "setdefault"}
+# Settings of libraries are not results, and children have their own.
+_MODULES = {
+    "plt",
+    "np",
+    "numpy",
+    "os",
+    "sys",
+    "pd",
+    "mpl",
+    "matplotlib",
+    "torch",
+    "tf",
+    "jax",
+    "random",
+    "warnings",
+    "sns",
+}
+
+
+def check(levels: Sequence[Level], point: Sequence[ast.stmt], head: Mapping[str, ast.expr], imported: set[str]) -> None:
+    """Refuse what makes one point depend on another.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        The loops that would be axes, outermost first.
+    point : sequence of ast.stmt
+        Body of the innermost, its writes to sinks taken out.
+    head : mapping
+        What the cell binds above the loops.
+    imported : set of str
+        Names of modules.
+    """
+    regions = _regions(levels, point)
+    for number, (level, region) in enumerate(zip(levels, regions, strict=True)):
+        _check_forms(level, number, point if number == len(levels) - 1 else level.before)
+        _check_carried(level, number, region)
+    _check_generators(levels, regions, head)
+    _check_mutations(levels, regions, point, head, imported)
+
+
+def _regions(levels: Sequence[Level], point: Sequence[ast.stmt]) -> list[list[ast.stmt]]:
+    """Everything inside each loop, with the loops below as one statement."""
+    regions: list[list[ast.stmt]] = []
+    inner: list[ast.stmt] = list(point)
+    for number in range(len(levels) - 1, -1, -1):
+        level = levels[number]
+        tests: list[ast.stmt] = [ast.copy_location(ast.Expr(test), test) for test, _ in level.guards]
+        if number < len(levels) - 1:
+            below = levels[number + 1]
+            loop = ast.For(below.node.target, below.node.iter, inner or [ast.Pass()], [])
+            inner = [*tests, *level.before, ast.copy_location(loop, below.node)]
+        else:
+            inner = [*tests, *inner]
+        regions.insert(0, inner)
+    return regions
+
+
+def _check_forms(level: Level, number: int, statements: Sequence[ast.stmt]) -> None:
+    for node, inside in _flat(statements):
+        if isinstance(node, ast.Break) and not inside:
+            raise Problem(
+                "break",
+                node,
+                f"`break` ends the loop over {_named(level)} early, but points of a sweep all run.",
+                "Use `continue` to leave points out.",
+                level=number,
+            )
+        if isinstance(node, ast.Global):
+            raise Problem("global", node, f"`global {', '.join(node.names)}` would change the notebook from a worker.")
+    for statement in statements:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield | ast.YieldFrom):
+                raise Problem("await", node, "points run as ordinary functions and cannot wait for a coroutine.")
+
+
+def _flat(statements: Sequence[ast.stmt], inside: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    for node in statements:
+        yield node, inside
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        deeper = inside or isinstance(node, ast.For | ast.While)
+        yield from _flat(getattr(node, "body", []), deeper)
+        for name in ("orelse", "finalbody"):
+            yield from _flat(getattr(node, name, []), inside)
+        for child in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+            yield from _flat(child.body, inside)
+
+
+def _named(level: Level) -> str:
+    return ", ".join(level.names or level.counters)
+
+
+def _check_carried(level: Level, number: int, region: Sequence[ast.stmt]) -> None:
+    found = exposed(region, stores(level.node.target))
+    bound = stores(region)
+    for name, node in found.items():
+        if name in bound:
+            raise _carried(name, node, level, number, region)
+
+
+def _carried(name: str, node: ast.Name, level: Level, number: int, region: Sequence[ast.stmt]) -> Problem:
+    best = _best_so_far(name, region)
+    if best is not None:
+        return Problem(
+            "best",
+            best,
+            f"`{name}` keeps the best so far, so every point would need the ones before it.",
+            "Look for the best after the loops.",
+            level=number,
+            name=name,
+        )
+    where = next((n for other, n in bindings(list(region)) if other == name), node)
+    adds = next((s for s in _statements(region) if isinstance(s, ast.AugAssign) and s.target is where), None)
+    if adds is not None:
+        return Problem(
+            "accumulate",
+            adds,
+            f"`{name}` adds up over {_named(level)}, so every point would need the ones before it.",
+            "Let every point keep its own result, and add up after the loops.",
+            level=number,
+            name=name,
+        )
+    return Problem(
+        "carried",
+        node,
+        f"`{name}` is carried from one {_named(level)} to the next, so every point would need the one before it.",
+        f"Give `{name}` its value inside the loop.",
+        level=number,
+        name=name,
+    )
+
+
+def _best_so_far(name: str, region: Sequence[ast.stmt]) -> ast.If | None:
+    """The ``if y < best: best = y`` that keeps a best."""
+    for node in _statements(region):
+        if isinstance(node, ast.If) and name in read_names(node.test) and name in stores(node.body):
+            compares = any(isinstance(n, ast.Compare) for n in ast.walk(node.test))
+            return node if compares else None
+    return None
+
+
+def _statements(region: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    return (node for node, _ in _flat(region))
+
+
+def makes_generator(node: ast.AST) -> bool:
+    """Whether an expression makes a random generator."""
+    return callee(node).rpartition(".")[2] in _GENERATORS
+
+
+def _check_generators(
+    levels: Sequence[Level], regions: Sequence[Sequence[ast.stmt]], head: Mapping[str, ast.expr]
+) -> None:
+    used = {name.id: name for name in reads(list(regions[0]))}
+    bound = stores(list(regions[0]))
+    for name, value in head.items():
+        if makes_generator(value) and name in used and name not in bound:
+            raise generator_above(name, used[name])
+    for number, level in enumerate(levels[:-1]):
+        below = regions[number + 1]
+        for statement in level.before:
+            if isinstance(statement, ast.Assign) and makes_generator(statement.value):
+                for name in sorted(stores(statement) & read_names(list(below))):
+                    raise Problem(
+                        "generator",
+                        statement,
+                        f"`{name}` is made once per {_named(level)} and advanced by every point inside, "
+                        "so points would depend on their order.",
+                        "Let `replicates` give every point a generator of its own.",
+                        name=name,
+                    )
+
+
+def generator_above(name: str, node: ast.AST) -> Problem:
+    """The refusal of a generator made before the loops."""
+    return Problem(
+        "generator",
+        node,
+        f"the generator `{name}` is made above the loops and advanced by every point, so points would depend on their order.",
+        "Let `replicates` give every point a generator of its own.",
+        name=name,
+    )
+
+
+def _check_mutations(
+    levels: Sequence[Level],
+    regions: Sequence[Sequence[ast.stmt]],
+    point: Sequence[ast.stmt],
+    head: Mapping[str, ast.expr],
+    imported: set[str],
+) -> None:
+    everywhere = stores(list(regions[0])) | stores(levels[0].node.target)
+    own = stores(list(point))
+    made = [stores(level.before) for level in levels]
+    for name, node, method in mutations(list(regions[0])):
+        if name in own or name in imported or name in _MODULES or name == "self" and False:
+            continue
+        if name not in everywhere:
+            if not method or _known_container(name, node, head):
+                raise _mutated(name, node, 0, "above the loops")
+            continue
+        level = next((k for k in range(len(levels) - 1) if name in made[k]), None)
+        if level is None or _inside(node, levels[level].before):
+            continue
+        if isinstance(node, ast.Subscript) or (method and _method(node) in _LIST_METHODS):
+            raise _mutated(name, node, level + 1, f"once per {_named(levels[level])}")
+
+
+def _inside(node: ast.AST, statements: Sequence[ast.stmt]) -> bool:
+    return any(child is node for statement in statements for child in ast.walk(statement))
+
+
+def _method(node: ast.AST) -> str:
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
+def _known_container(name: str, node: ast.AST, head: Mapping[str, ast.expr]) -> bool:
+    """Whether a method certainly changes the object: `append` always, `update` if the head shows a dictionary."""
+    if _method(node) in _LIST_METHODS:
+        return True
+    made = head.get(name)
+    shown = isinstance(made, ast.Dict | ast.Set | ast.List) or (
+        made is not None and callee(made) in {"dict", "set", "list"}
+    )
+    return _method(node) in _OTHER_METHODS and shown
+
+
+def _mutated(name: str, node: ast.AST, level: int, where: str) -> Problem:
+    target = ast.unparse(node.func if isinstance(node, ast.Call) else node)
+    return Problem(
+        "mutated",
+        node,
+        f"`{target}` changes `{name}`, which is made {where} and which other points read too.",
+        f"Let every point change a copy of `{name}`.",
+        level=level,
+        name=name,
+    )
+
+
+def base_of(node: ast.AST) -> str:
+    """Name at the left end of an expression, empty when there is none."""
+    name = root(node)
+    return name.id if name is not None else ""
