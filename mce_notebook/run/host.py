@@ -48,6 +48,7 @@ class Doorbell:
         self._path = path
         self._rung = rung
         self._subscribers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -69,10 +70,16 @@ class Doorbell:
             self._server.close()
         for writer in list(self._subscribers):
             writer.close()
+        # Served to their end: a loop that stops under them would report each as an error.
+        await asyncio.gather(*self._serving, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._subscribers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._rung()
         try:
             with contextlib.suppress(ConnectionError):

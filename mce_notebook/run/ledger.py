@@ -59,6 +59,7 @@ class Ledger(Protocol):
     """The folder of one sweep, as its engine needs it; every method may block and is called in a thread."""
 
     name: str
+    root: str
 
     def look(self) -> Orders:
         """Return the orders that hold now."""

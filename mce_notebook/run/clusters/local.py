@@ -65,8 +65,8 @@ class _Arrivals(SchedulerPlugin):
 class LocalWorkers:
     """The workers of this machine, from start to stop."""
 
-    cluster: LocalCluster
-    client: Client
+    cluster: Any
+    client: Any
     pool: DaskPool
 
     @classmethod
@@ -87,8 +87,9 @@ class LocalWorkers:
         configure(cores)
         count = slots(cores, workers)
         # Users of a machine share its loopback interface, and an open scheduler runs anybody's code.
-        security = Security.temporary()
-        cluster = await LocalCluster(
+        security = Security.temporary()  # type: ignore[no-untyped-call]
+        start: Any = LocalCluster
+        cluster = await start(
             n_workers=count,
             threads_per_worker=1,
             processes=True,
@@ -101,21 +102,21 @@ class LocalWorkers:
             asynchronous=True,
             silence_logs=False,
         )
-        client = await Client(cluster, asynchronous=True, set_as_default=False)
+        connect: Any = Client
+        client = await connect(cluster, asynchronous=True, set_as_default=False)
         scheduler = cluster.scheduler
         started = cls(cluster, client, DaskPool(client, lambda: list(scheduler.workers)))
         await client.wait_for_workers(count)
-        await started._warm()
+        await started._warm(cores)
         scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
         changed()
         return started
 
-    async def _warm(self) -> None:
+    async def _warm(self, cores: int) -> None:
         from mce_notebook.run.worker import warm
 
-        futures = [
-            self.client.submit(warm, pure=False, workers=[address]) for address in self.cluster.scheduler.workers
-        ]
+        addresses = list(self.cluster.scheduler.workers)
+        futures = [self.client.submit(warm, cores, pure=False, workers=[address]) for address in addresses]
         for future in futures:
             await future
             future.release()
