@@ -25,7 +25,10 @@ from mce_notebook.declare import contents, pickles, signing
 from mce_notebook.declare.experiment import Experiment
 from mce_notebook.declare.importing import SnapshotFinder
 from mce_notebook.declare.modules import overlay, snapshot
+from mce_notebook.declare.signing import sign, trust
 from mce_notebook.errors import DeclarationError, UntrustedCode
+
+__all__ = ["Bundle", "load", "pack", "sign", "trust"]
 
 FORMAT = 1
 PICKLE = "experiment.pickle"
@@ -109,7 +112,7 @@ def pack(experiment: Experiment, grid: HoldsObjects | None, write_object: Callab
         "imported": sorted(name for name in experiment.module_values if name in sys.modules) if patches else [],
     }
     files[signing.MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    files[signing.SIGNATURE] = signing.sign(files)
+    files[signing.SIGNATURE] = sign(files)
     return Bundle(key, files)
 
 

@@ -129,7 +129,7 @@ class Walk(Graph):
     def add_fact(self, label: str, text: str) -> None:
         """Make a text part of the version, with a label that explains it."""
         self._roots.append(f"{label}={text}")
-        self._values[label] = contents.digest(text)
+        self._edges[label, text] = None
 
     def finish(self) -> Closure:
         """Hash everything visited."""
@@ -152,9 +152,9 @@ class Walk(Graph):
         )
 
     def _define(self, module: str | None, qualified: str) -> None:
-        """Note something a local module defines."""
+        """Note something a local module defines; what is made inside a function travels by value."""
         self._module_origin(module)
-        if module in self.module_values:
+        if module in self.module_values and "<locals>" not in qualified:
             self.module_values[module][qualified.partition(".")[0]] = None
 
     # ---- callables
@@ -390,7 +390,8 @@ class Walk(Graph):
 
 def function_label(function: types.FunctionType) -> str:
     """Name of a function as people know it, with its module unless that is the notebook."""
-    name = function.__qualname__.replace("<locals>.", "")
+    # The name it was written under; decorators give their wrappers the name of what they wrap.
+    name = function.__code__.co_qualname.replace("<locals>.", "")
     return name if function.__module__ in ("__main__", None) else f"{function.__module__}.{name}"
 
 

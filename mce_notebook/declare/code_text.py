@@ -56,10 +56,16 @@ def body_text(statements: Sequence[ast.stmt]) -> str:
 
 def source_node(code: types.CodeType) -> FunctionNode | None:
     """Syntax tree of a live function, or None where no source compiles to it."""
-    text = "".join(linecache.getlines(code.co_filename))
-    if not text:
-        return None
-    parsed = _parse(text, code.co_flags & _FUTURE_FLAGS)
+    node = _node_in("".join(linecache.getlines(code.co_filename)), code)
+    if node is None:
+        # The remembered text of a file may be that of an earlier import.
+        linecache.checkcache(code.co_filename)
+        node = _node_in("".join(linecache.getlines(code.co_filename)), code)
+    return node
+
+
+def _node_in(text: str, code: types.CodeType) -> FunctionNode | None:
+    parsed = _parse(text, code.co_flags & _FUTURE_FLAGS) if text else None
     if parsed is None:
         return None
     codes, nodes = parsed

@@ -52,7 +52,7 @@ class Graph:
         self._tokens: dict[int, str] = {}
         # Visited objects stay alive, or another object could take the id of a temporary one.
         self._alive: list[Any] = []
-        self._values: dict[str, str] = {}
+        self._edges: dict[tuple[str, str], None] = {}
         self._packages: dict[str, str] = {}
         self._warnings: dict[str, None] = {}
         self._roots: list[str] = []
@@ -69,7 +69,9 @@ class Graph:
     def _dependencies(self) -> dict[str, str]:
         found: dict[str, str] = {}
         listed = [(node.label, contents.digest("\x02".join(node.own))) for node in self._nodes if node.is_code]
-        for label, token in (*listed, *self._values.items()):
+        # Digests of data come last, when no cycle is half visited.
+        listed += [(label, self._content(token)) for label, token in self._edges]
+        for label, token in listed:
             unique, number = label, 2
             while unique in found:
                 unique, number = f"{label} ({number})", number + 1
@@ -150,19 +152,30 @@ class Graph:
         return graph.hash()
 
     def _edge(self, name: str, value: Any, label: str) -> str:
-        """Token of something code refers to; data gets a digest of its own in the readable list."""
-        first = len(self._nodes)
+        """Token of something code refers to; data is listed under its label, code under its own name."""
         token = self.visit(value, label)
         if not is_code(value):
-            made = [node for node in self._nodes[first:] if not node.is_code]
-            text = "\x01".join((token, *("\x02".join(node.parts) for node in made)))
-            self._values[label] = contents.digest(_REFERENCE.sub(lambda match: self._local_name(match, first), text))
+            self._edges[label, token] = None
         return f"{name}={token}"
 
-    def _local_name(self, match: re.Match[str], first: int) -> str:
-        number = int(match[1])
-        node = self._nodes[number]
-        return node.label if node.is_code or number < first else f"+{number - first}"
+    def _content(self, token: str) -> str:
+        """Digest of one piece of data alone: its nodes renumbered from it, code by name."""
+        places: dict[int, int] = {}
+        waiting: list[int] = []
+
+        def rename(match: re.Match[str]) -> str:
+            number = int(match[1])
+            if self._nodes[number].is_code:
+                return self._nodes[number].label
+            if number not in places:
+                places[number] = len(places)
+                waiting.append(number)
+            return f"+{places[number]}"
+
+        texts = [_REFERENCE.sub(rename, token)]
+        for number in waiting:  # grows while nodes refer to further ones
+            texts.append(_REFERENCE.sub(rename, "\x02".join(self._nodes[number].parts)))  # noqa: PERF401
+        return contents.digest("\x01".join(texts))
 
     # ---- data
 
