@@ -121,6 +121,15 @@ class Scalars:
             self._start_exact()
             self.put(where, values)
 
+    def take(self, cells: Integers) -> list[Any]:
+        """Return the values of cells that have one, as Python objects of their native kind."""
+        if self.exact is not None:
+            values = self.exact.read(cells)
+        else:
+            values = self.shown.read(cells)
+            values = values.astype(self.native) if self.native.kind in "biu" else values
+        return list(values.tolist())
+
     def clear(self, where: Where) -> None:
         """Forget the values of some cells."""
         self.shown.write(where, fill(self.shown.dtype))
@@ -209,6 +218,17 @@ class Arrays:
             self._to_pool()
             counts = shapes.prod(axis=1)
             self._put_pool(where, values, np.cumsum(counts) - counts, shapes)
+
+    def take(self, cells: Integers) -> list[Array]:
+        """Return the arrays of cells that have one, of their native kind."""
+        native = self.native if self.native.kind in "biu" else self._shown
+        if self._dense is not None:
+            return [self._dense.read(cell).astype(native) for cell in cells.tolist()]
+        pool, found = self._pool(), []
+        shapes = self._known_shapes(cells)
+        for start, shape in zip(self._start[cells].tolist(), shapes.tolist(), strict=True):
+            found.append(pool[start : start + int(np.prod(shape))].reshape(shape).astype(native))
+        return found
 
     def clear(self, where: Where) -> None:
         """Forget the values of some cells."""

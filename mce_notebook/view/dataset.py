@@ -234,6 +234,16 @@ class Snapshot:
     # ---- looking ----
 
     @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self._sweep.name
+
+    @property
+    def sweep(self) -> "SweepStore":
+        """The sweep as the store keeps it."""
+        return self._sweep
+
+    @property
     def problems(self) -> list[str]:
         """What is wrong with the files, in sentences; empty as a rule."""
         with self._lock:
@@ -347,6 +357,35 @@ class Snapshot:
             data["seconds"][2]["units"] = "s"
             data["status"] = self._status_variable()
             return _dataset(data, self.cells, self.attributes())
+
+    def listed(self, *statuses: Status) -> Integers:
+        """Return the listed indices, ascending, of the points in some statuses."""
+        with self._lock:
+            cells = self.cells.of(np.arange(self.declaration.grid.size, dtype=np.int64))
+            chosen = np.isin(self.status(), statuses)
+            found: Integers = np.flatnonzero((cells >= 0) & chosen[cells])
+            return found
+
+    def values(self, listed: Integers) -> dict[str, list[Any]]:
+        """Values of every output at listed indices, of the type the points gave; None where there is none."""
+        with self._lock:
+            cells = self.cells.of(listed)
+            return {name: output.values(cells) for name, output in self._outputs.items()}
+
+    def printed(self, listed: int) -> str:
+        """Tail of what the point at a listed index printed, empty if it printed nothing."""
+        with self._lock:
+            cell = int(self.cells.of(np.array([listed]))[0])
+            number = int(self._precedence.source[cell]) if cell >= 0 else -1
+            if number < 0:
+                return ""
+            order = self._precedence.sources[number].order
+            # A cold path: the batch is looked up in the log again, so that printed text needs no memory meanwhile.
+            for batch in LogReader(self._sweep.paths).stream():
+                if batch.order == order:
+                    rows = np.flatnonzero(_cells(self._where(batch)) == cell)
+                    return batch.outputs.get(int(rows[0]), "") if rows.size else ""
+            return ""
 
     def attributes(self) -> dict[str, Any]:
         """Provenance, as attributes that every file format takes."""

@@ -31,6 +31,11 @@ class Failures:
     snapshot : Snapshot
     """
 
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Failures":
+        """Return the failures that a snapshot shows now."""
+        return cls(snapshot)
+
     def __init__(self, snapshot: Snapshot):
         self._cells = snapshot.cells
         self._found = dict(sorted(snapshot.failures().items()))

@@ -152,6 +152,17 @@ class Output:
                 found.append((cells, why))
         return found
 
+    def values(self, cells: Integers) -> list[Any]:
+        """Return what the points at some cells gave, of the type they gave it; None where there is nothing."""
+        winner = self.winner()
+        if winner is None:
+            return [None] * cells.size
+        there = self.which[cells] == winner + 1
+        found: list[Any] = [None] * cells.size
+        for place, value in zip(np.flatnonzero(there), self.stores[winner].take(cells[there]), strict=True):
+            found[place] = value
+        return found
+
     def variables(self, cells: Cells, taken: Mapping[str, int], sealed: bool = False) -> "Variables":
         """Make the xarray variables of this output.
 

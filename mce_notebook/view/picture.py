@@ -26,6 +26,7 @@ SIZE = (6.4, 3.4)
 DPI = 100
 # A picture is at most this many cells wide or high: more could not be seen, and would not stay small.
 CELLS = 256
+BYTES = 60_000
 REPLICATES = frozenset({"replicate", "rep", "reps", "replicates", "trial", "repeat", "seed"})
 
 COLOURS = {
@@ -78,22 +79,37 @@ def png(dataset: "xr.Dataset", progress: "Progress", value: str | None = None) -
     value : str, optional
         The output to draw; the first one that holds single numbers otherwise.
     """
+    about = subject(dataset, value)
+    image = b""
+    for cells in (CELLS, CELLS // 2, CELLS // 4):
+        # Noise does not compress: draw it coarser rather than make every saved notebook heavy.
+        image = _drawn(dataset, progress, about, cells)
+        if len(image) <= BYTES:
+            break
+    return image
+
+
+def _drawn(dataset: "xr.Dataset", progress: "Progress", about: Subject | None, cells: int) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    about = subject(dataset, value)
     if about is None:
-        _draw_status(axes, dataset)
+        _draw_status(axes, dataset, cells)
     elif len(about.dims) == 1:
         _draw_curve(axes, about)
     else:
-        _draw_heatmap(axes, about)
+        _draw_heatmap(axes, about, cells)
     _title(axes, progress, about)
+    canvas.draw()
+    # 256 colours cannot be told from all of them here, and make the file a third as large.
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    few = pixels.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
@@ -194,9 +210,9 @@ def _draw_curve(axes: "Axes", about: Subject) -> None:
     _frame(axes)
 
 
-def _draw_heatmap(axes: "Axes", about: Subject) -> None:
+def _draw_heatmap(axes: "Axes", about: Subject, most: int) -> None:
     rows, columns = (_order(labels) for labels in about.labels)
-    image = _shrunk(about.mean[np.ix_(rows, columns)])
+    image = _shrunk(about.mean[np.ix_(rows, columns)], most)
     shown = axes.imshow(
         np.ma.masked_invalid(image), origin="lower", aspect="auto", cmap="viridis", interpolation="nearest"
     )
@@ -214,24 +230,23 @@ def _draw_heatmap(axes: "Axes", about: Subject) -> None:
     _frame(axes)
 
 
-def _draw_status(axes: "Axes", dataset: "xr.Dataset") -> None:
+def _draw_status(axes: "Axes", dataset: "xr.Dataset", most: int) -> None:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     status = dataset["status"]
     dims = [str(dim) for dim in status.dims]
-    codes = np.asarray(status.values)
+    codes = np.asarray(status.values).astype(np.int16)
+    codes[codes >= len(Status)] = -1
     order = sorted(range(codes.ndim), key=lambda axis: -codes.shape[axis])
     kept = sorted(order[:2])
-    # What went wrong must not hide behind what went well: over the other axes the highest code is shown.
+    # What went wrong must not hide behind what went well: where cells share a pixel the highest code is shown.
     rest = tuple(axis for axis in range(codes.ndim) if axis not in kept)
-    flat = np.where(codes > len(Status), -1, codes.astype(np.int16)).max(axis=rest) if rest else codes.astype(np.int16)
-    flat = np.where(flat > len(Status), -1, flat)
-    image = np.atleast_2d(flat)[:CELLS, :] if flat.ndim > 1 else _wrapped(flat)
+    flat = codes.max(axis=rest) if rest else codes
+    image = _highest(flat if flat.ndim > 1 else _wrapped(flat), most)
     colours = ["#ffffff", *(COLOURS[each] for each in Status)]
-    axes.imshow(
-        image + 1, origin="lower", aspect="auto", cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5
-    )
+    colormap = ListedColormap(colours)
+    axes.imshow(image + 1, origin="lower", aspect="auto", cmap=colormap, vmin=-0.5, vmax=len(colours) - 0.5)
     present = [each for each in Status if (flat == each).any()]
     handles = [Patch(color=COLOURS[each], label=each.name.lower()) for each in present]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
@@ -256,10 +271,17 @@ def _wrapped(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return out.reshape(rows, width)
 
 
-def _shrunk(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Average neighbours until no side is longer than CELLS."""
+def _highest(image: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
     for axis in (0, 1):
-        factor = -(-image.shape[axis] // CELLS)
+        starts = np.arange(0, image.shape[axis], -(-image.shape[axis] // most))
+        image = np.maximum.reduceat(image, starts, axis=axis)
+    return image
+
+
+def _shrunk(image: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Average neighbours until no side is longer than `most`."""
+    for axis in (0, 1):
+        factor = -(-image.shape[axis] // most)
         if factor > 1:
             groups = np.arange(image.shape[axis]) // factor
             known: Booleans = np.isfinite(image)
@@ -284,8 +306,12 @@ def _logarithmic(labels: npt.NDArray[Any]) -> bool:
 
 def _named_ticks(axes: "Axes", which: str, labels: npt.NDArray[Any], size: int | None = None) -> None:
     """Ticks at some of the cells, with the labels they stand for."""
+    from matplotlib.ticker import MaxNLocator
+
     cells = labels.size if size is None else size
-    chosen = np.unique(np.linspace(0, labels.size - 1, min(labels.size, 7 if which == "x" else 6)).round().astype(int))
+    locator = MaxNLocator(7 if which == "x" else 6, steps=[1, 2, 4, 5, 10], integer=True)
+    marks = np.asarray(locator.tick_values(0, labels.size - 1)).round().astype(int)
+    chosen = np.unique(marks[(marks >= 0) & (marks < labels.size)])
     texts = [_text(labels[place]) for place in chosen]
     places = chosen * (cells / labels.size)
     ticks = axes.set_xticks if which == "x" else axes.set_yticks

@@ -359,3 +359,57 @@ def test_a_million_points(lab):
         times.append(time.perf_counter() - start)
     assert ds.x.sel(a=999, b=1) == 999_001
     assert min(times) < 0.5
+
+
+def test_values_come_back_as_they_were_given(lab):
+    names = ("count", "ok", "x", "label", "path")
+    lab.declare(grid(n=[1, 2, 3]), outputs=names)
+    lab.record([(1, True, 0.5, "a", np.arange(2)), (2, False, None, None, np.arange(3))], (0, 2), names=names)
+    snapshot = Snapshot(lab.sweep)
+    assert snapshot.listed(Status.DONE).tolist() == [0, 1]
+    found = snapshot.values(np.array([1, 0, 2]))
+    assert found["count"] == [2, 1, None]
+    assert found["ok"] == [False, True, None]
+    assert type(found["ok"][0]) is bool
+    assert found["x"] == [None, 0.5, None]
+    assert found["label"] == [None, "a", None]
+    assert found["path"][0].tolist() == [0, 1, 2]
+    assert found["path"][0].dtype == np.int64
+
+
+def test_what_a_point_printed(lab, failure):
+    from mce_notebook.store.frames import Outcomes, encode
+
+    lab.declare(grid(n=[1, 2, 3]))
+    outcomes = Outcomes([1.0, 2.0], tails={1: "hello\n"})
+    lab.journal().append(encode(outcomes, ("mse",), declaration=1, ranges=[(0, 2)], meta={"version": "v1"}))
+    snapshot = Snapshot(lab.sweep)
+    assert snapshot.printed(1) == "hello\n"
+    assert snapshot.printed(0) == snapshot.printed(2) == ""
+
+
+def test_threads_look_while_another_reads(lab):
+    import threading
+
+    lab.declare(grid(n=list(range(2000))))
+    snapshot = Snapshot(lab.sweep)
+    errors, stop = [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            ds = snapshot.dataset()
+            known = ds.status.values == Status.DONE
+            if not np.array_equal(known, np.isfinite(ds.mse.values)):
+                errors.append("a torn look")
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for start in range(0, 2000, 50):
+        lab.record([float(i) for i in range(start, start + 50)], (start, start + 50))
+        snapshot.update()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert snapshot.counts()[Status.DONE] == 2000
