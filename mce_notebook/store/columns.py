@@ -167,7 +167,7 @@ class Column:
         flat = _flat(self.kind, self.data)
         if self.data.null_count:
             out = np.zeros((len(self), *shape), flat.dtype)
-            out[self.valid] = flat.reshape(-1, *shape)
+            out[self.valid] = flat.reshape(len(self) - self.data.null_count, *shape)
             return out
         return flat.reshape(len(self), *shape)
 

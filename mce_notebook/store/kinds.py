@@ -7,14 +7,15 @@ import dataclasses
 import datetime
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mce_notebook.declare.routine import MISSING
 
+T = TypeVar("T")
 _DAY = datetime.date(1970, 1, 1)
 
 
@@ -228,7 +229,7 @@ def _labels(array: np.ndarray) -> list[Any]:
 
 
 def _array(value: Any) -> tuple[Kind, Any] | None:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         array = _from_list(value)
     elif hasattr(value, "__array__"):
         array = _from_protocol(value)
@@ -237,7 +238,7 @@ def _array(value: Any) -> tuple[Kind, Any] | None:
     return _array_kind(array, value)
 
 
-def _from_list(value: list[Any] | tuple[Any, ...]) -> np.ndarray:
+def _from_list(value: Sequence[Any]) -> np.ndarray:
     if not value:
         return np.empty(0)
     try:
@@ -287,6 +288,8 @@ def _array_kind(array: np.ndarray, value: Any) -> tuple[Kind, Any]:
         kind = DATE if code == "M" else SPAN
         return dataclasses.replace(kind, ndim=array.ndim), _nanoseconds(array, kind)
     if code in "US":
+        if code == "U":
+            _checked(STR, "".join(array.ravel().tolist()))
         return Kind("str" if code == "U" else "bytes", array.ndim), array
     if code in _NUMERIC:
         if array.dtype.itemsize > (16 if code == "c" else 8):
@@ -301,10 +304,10 @@ def _from_objects(array: np.ndarray, value: Any) -> np.ndarray:
     if all(isinstance(item, str) for item in items):
         return array.astype(str)
     if all(item is None or isinstance(item, bool | int | float) for item in items):
-        try:
-            return array.astype(float) if None in items else np.asarray(items).reshape(array.shape)
-        except OverflowError:
-            raise refused(value, "it holds ints of more than 64 bits; return floats or strings") from None
+        plain = array.astype(float) if None in items else np.asarray(items).reshape(array.shape)
+        if plain.dtype.kind == "O":
+            raise refused(value, "it holds ints of more than 64 bits; return floats or strings")
+        return plain
     raise refused(value, "it holds objects; return an array of numbers or of strings")
 
 
@@ -321,6 +324,22 @@ def fields(value: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None
+
+
+def guarded(take: Callable[..., T], *given: Any) -> T:
+    """Call `normalise` or `flatten`; whatever a foreign object raises when looked at is a refusal of that object.
+
+    Raises
+    ------
+    Unstorable
+        The value has no kind, or does not let itself be read.
+    """
+    try:
+        return take(*given)
+    except Unstorable:
+        raise
+    except Exception as error:
+        raise refused(given[-1], f"reading it raised {type(error).__name__}: {error}") from error
 
 
 def flatten(name: str, value: Any, depth: int = 0) -> dict[str, Any]:

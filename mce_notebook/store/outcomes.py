@@ -11,7 +11,7 @@ import numpy as np
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.store.columns import convert
-from mce_notebook.store.kinds import EXACT, INT, NULL, STR, Kind, Unstorable, flatten, normalise
+from mce_notebook.store.kinds import EXACT, INT, NULL, STR, Kind, Unstorable, flatten, guarded, normalise
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _split_unnamed(values: list[Any], absent: set[int], failures: dict[int, Fail
         if position in absent:
             continue
         try:
-            row = _named(value)
+            row = guarded(_named, value)
         except Unstorable as problem:
             failures[position] = unstorable(problem)
             absent.add(position)
@@ -257,7 +257,7 @@ def _expand(
             if value is None or position in absent:
                 continue
             try:
-                row = {name: value} if type(value) in EXACT else flatten(name, value)
+                row = {name: value} if type(value) in EXACT else guarded(flatten, name, value)
             except Unstorable as problem:
                 failures[position] = unstorable(problem, name)
                 absent.add(position)
@@ -278,7 +278,7 @@ def _normalised(
         if value is None or position in absent:
             continue
         try:
-            kinds[position], plain[position] = normalise(value)
+            kinds[position], plain[position] = guarded(normalise, value)
         except Unstorable as problem:
             failures[position] = unstorable(problem, name)
             absent.add(position)

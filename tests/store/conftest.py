@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mce_notebook.declare.grid import grid
+from mce_notebook.store.catalog import Store, SweepStore
+from mce_notebook.store.declaration import Declaration
+from mce_notebook.store.frames import Frame, Outcomes, encode
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.delenv("MCE_STORE", raising=False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "experiments")
+
+
+@pytest.fixture
+def sweep(store: Store) -> SweepStore:
+    """A sweep with one declaration of 1,000 points and two outputs."""
+    made = store.create("recovery", 42)
+    made.declare(Declaration.of(grid(i=range(1000)), outputs=("a", "b"), version="v1"))
+    return made
+
+
+@pytest.fixture
+def frames() -> Callable[..., list[Frame]]:
+    """Frames of points start..stop with outputs that tell which point they belong to."""
+
+    def make(start: int, stop: int, **meta: Any) -> list[Frame]:
+        values = [(float(np.sqrt(at)), at) for at in range(start, stop)]
+        texts = {"version": "v1"} | {name: str(value) for name, value in meta.items()}
+        return encode(Outcomes(values), ("a", "b"), declaration=1, ranges=[(start, stop)], meta=texts)
+
+    return make
