@@ -1,4 +1,4 @@
-"""Drawing blocks of points from an order: from one product of axes, or prefix by prefix where outer axes carry a setup."""
+"""Drawing blocks of points from an order, prefix by prefix where outer axes carry a setup."""
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -128,7 +128,7 @@ class Lane:
         self.cursor: _Cursor | None = None
 
     def draw(self, k: int) -> list[Block]:
-        """Take at most `k` points out of `todo`, a little fewer where tiles do not fit; an empty list if none are left."""
+        """Take at most `k` points, a little fewer where tiles do not fit; an empty list if none are left."""
         cursor = self._cursor(max(1, k // RANGES))
         starts: list[Indices] = []
         lengths: list[Indices] = []

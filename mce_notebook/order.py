@@ -1,11 +1,11 @@
 """Orders in which the points of a product of axes are visited, computed for any window of the order at a time.
 
-*Coarse* order spreads every prefix of the work over the whole grid. Consecutive points walk through the longest axis in
-bit-reversed order (van der Corput), and every shorter axis follows with a shift coprime to its size, as in a rank-1 lattice.
-So each run of as many points as the longest axis has values visits every value of every axis equally often, up to one;
-later runs start at bit-reversed offsets. The rule is a bijection computed for any window of the order at a time, so
-nothing is permuted in memory. Where points are cheap it orders *tiles* of consecutive listed indices instead of points,
-so that a block remains a few index ranges.
+*Coarse* order spreads every prefix of the work over the whole grid. Consecutive points walk through the longest
+axis in bit-reversed order (van der Corput), and every shorter axis follows with a shift coprime to its size, as
+in a rank-1 lattice. So each run of as many points as the longest axis has values visits every value of every
+axis equally often, up to one; later runs start at bit-reversed offsets. The rule is a bijection computed for
+any window of the order at a time, so nothing is permuted in memory. Where points are cheap it orders *tiles* of
+consecutive listed indices instead of points, so that a block remains a few index ranges.
 """
 
 import math
@@ -50,7 +50,7 @@ def coprime_near(target: float, size: int) -> int:
 
 
 class Tiles:
-    """A product of axes cut into runs of consecutive indices: whole inner axes, and some labels of the axis around them."""
+    """A product of axes cut into runs of consecutive indices: whole inner axes, some labels of the one around them."""
 
     def __init__(self, shape: Sequence[int], base: int, length: int):
         cut = len(shape)

@@ -59,7 +59,8 @@ class Coordinate:
     labels : ndarray, shape (n,)
         What people see and select by, of kind b, i, f, c, U or M; strings for objects and mixed kinds.
     kind : str
-        Type of every value (see `values.kind_of`), `mixed` for several packable types, `object` where only pickle keeps them.
+        Type of every value (see `values.kind_of`), `mixed` for several packable types, `object` where only
+        pickle keeps them.
     typed : tuple of bytes, optional
         Canonical bytes of each value, where the labels do not determine them.
     """
@@ -174,7 +175,7 @@ def match_number(labels: Labels, value: Any) -> npt.NDArray[np.int64]:
         return np.flatnonzero(np.isnan(labels))
     with np.errstate(invalid="ignore"):
         apart = np.abs(labels - value)
-    close = np.flatnonzero(apart <= 1e-12 * abs(value))
+    close = np.flatnonzero(apart <= 1e-12 * np.abs(value))
     return close[apart[close] == apart[close].min()] if len(close) else close
 
 
@@ -232,7 +233,7 @@ def check_name(name: Any) -> str:
     """Return the name in the form Python gives identifiers (NFKC), or say why it cannot name an axis."""
     if not isinstance(name, str):
         raise GridError(f"The name of an axis is a string, not {name!r}.")
-    name = unicodedata.normalize("NFKC", name)
+    name = str(unicodedata.normalize("NFKC", name))
     if not name.isidentifier():
         raise GridError(
             f"{name!r} cannot name an axis: use letters, digits and underscores, such as {suggest(name)!r}."
@@ -245,7 +246,7 @@ def check_name(name: Any) -> str:
         raise GridError(
             f"{name!r} cannot name an axis because results carry a column of that name; use {name + '_value'!r}."
         )
-    return name
+    return str(name)
 
 
 def check_names(names: Sequence[str]) -> None:

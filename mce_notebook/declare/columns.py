@@ -34,6 +34,7 @@ from mce_notebook.declare.values import (
 from mce_notebook.errors import GridError
 
 MOST_VALUES = 100_000_000
+UNUSUAL_UNITS = ("ps", "fs", "as", "generic")
 ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
 
 
@@ -186,23 +187,18 @@ def _fits(values: range) -> bool:
 def _labels_of_array(values: npt.NDArray[Any]) -> Labels | None:
     kind = values.dtype.kind
     if kind in "iu":
-        labels = values.astype(np.int64)
-        return labels if kind == "i" or not (labels < 0).any() else None
+        whole = values.astype(np.int64)
+        return whole if kind == "i" or not (whole < 0).any() else None
     if kind in "fc":
-        labels = values.astype(np.float64 if kind == "f" else np.complex128)
         # Zero has one label, whatever its sign; the function still receives what was listed.
-        labels = labels + 0.0
+        labels = values.astype(np.float64 if kind == "f" else np.complex128) + 0.0
         return labels if np.array_equal(labels, values, equal_nan=True) else None
     if kind == "M":
-        return (
-            values
-            if np.datetime_data(values.dtype)[0] in ("D", "h", "m", "s", "ms", "us", "ns", "W", "M", "Y")
-            else None
-        )
+        return values if np.datetime_data(values.dtype)[0] not in UNUSUAL_UNITS else None
     return values if kind == "b" or (kind == "U" and _plain_text(values.tolist())) else None
 
 
-def _plain_text(values: Sequence[str]) -> bool:
+def _plain_text(values: Values) -> bool:
     # NumPy pads with NUL, so a string that ends with one would come back shorter.
     return all(len(value) <= LONGEST_LABEL and not value.endswith("\0") for value in values)
 
@@ -241,7 +237,7 @@ def _check_text(name: str, value: str) -> None:
 
 
 def _inexact(values: Values, dtype: type, whole: bool) -> Labels | None:
-    if whole and any(abs(value) > EXACT for value in values if isinstance(value, int | np.integer)):
+    if whole and any(abs(int(value)) > EXACT for value in values if isinstance(value, int | np.integer)):
         return None
     labels: Labels = np.array(values, dtype=dtype) + 0.0
     return labels if not any(isinstance(value, np.longdouble | np.clongdouble) for value in values) else None
@@ -251,7 +247,7 @@ def _dates(values: Values) -> Labels | None:
     if any(getattr(value, "tzinfo", None) is not None for value in values):
         return None
     dates = [datetime64(value) for value in values]
-    if any(np.datetime_data(date.dtype)[0] in ("ps", "fs", "as", "generic") for date in dates):
+    if any(np.datetime_data(date.dtype)[0] in UNUSUAL_UNITS for date in dates):
         return None
     return np.array(dates)
 

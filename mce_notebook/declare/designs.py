@@ -88,7 +88,7 @@ def star(centre: Mapping[str, Any], **axes: Any) -> Grid:
     >>> star({"x": 0, "y": 0}, x=[-1, 1], y=[-1, 1]).size
     5
     """
-    if not isinstance(centre, Mapping) or not centre or not axes:
+    if not centre or not axes:
         raise GridError('star needs a centre and axes; write star({"x": 0, "y": 0}, x=[-1, 1], y=[-1, 1]).')
     missing = [name for name in axes if name not in centre]
     if missing:
@@ -107,7 +107,7 @@ def _has(values: list[Any], value: Any) -> bool:
     return any(value is known or (type(value) is type(known) and bool(value == known)) for known in values)
 
 
-def _design(n: int, axes: Mapping[str, Any], draw: Callable[[int], Unit]) -> Grid:
+def _design(n: Any, axes: Mapping[str, Any], draw: Callable[[int], Unit]) -> Grid:
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise GridError(f"A design needs a whole number of points, at least 1, not {n!r}.")
     if not axes:

@@ -1,7 +1,7 @@
 """Grids: products, zips and concatenations of axes, with guards, that number their points without ever listing them.
 
-The *listed index* of a point is its position in the unguarded grid: parts one after another, each in C order of its axes, first axis
-slowest, as nested loops would visit them.
+The *listed index* of a point is its position in the unguarded grid: parts one after another, each in C order of
+its axes, first axis slowest, as nested loops would visit them.
 """
 
 import itertools
@@ -106,8 +106,6 @@ class Grid:
     # Algebra
 
     def __mul__(self, other: "Grid") -> "Grid":
-        if not isinstance(other, Grid):
-            return NotImplemented
         return Grid(
             tuple(
                 Part((*left.axes, *right.axes), (*left.guards, *right.guards))
@@ -116,7 +114,7 @@ class Grid:
         )
 
     def __add__(self, other: "Grid") -> "Grid":
-        return Grid((*self.parts, *other.parts)) if isinstance(other, Grid) else NotImplemented
+        return Grid((*self.parts, *other.parts))
 
     def where(self, condition: str | Callable[..., Any], **constants: Any) -> "Grid":
         """Keep only points that meet a condition.
@@ -159,8 +157,8 @@ class Grid:
         Parameters
         ----------
         slow : callable, optional
-            Called with (guard, iterator of tuples of its axes) instead of running a guard that NumPy cannot evaluate here;
-            returns one bool a tuple.
+            Called with (guard, iterator of tuples of its axes) instead of running a guard that NumPy cannot
+            evaluate here; returns one bool a tuple.
 
         Raises
         ------
@@ -173,7 +171,7 @@ class Grid:
         return None if self._mask is None or not len(self._mask) else self._mask
 
     def points(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of `names` from one listed index to another, about 6 ns a point; None where a part lacks a name."""
+        """Yield the values of `names` of a range of listed indices, about 6 ns a point; None where a part lacks one."""
         stop = self.size if stop is None else min(stop, self.size)
         for part, low in zip(self.parts, self.starts.tolist(), strict=False):
             if start < low + part.size and stop > low:
@@ -281,8 +279,8 @@ class Grid:
         ----------
         other : Grid
         constants, other_constants : mapping, optional
-            Simple values that belong to the identity of the points of this grid, and of the other. Where one side has an axis
-            and the other a constant of the same name, points match at that value.
+            Simple values that belong to the identity of the points of this grid, and of the other. Where one
+            side has an axis and the other a constant of the same name, points match at that value.
         """
         return matching.positions(self, other, constants or {}, other_constants or {})
 
@@ -334,8 +332,8 @@ def grid(**axes: Any) -> Grid:
     Parameters
     ----------
     **axes
-        Values of each axis: any list, range or array; `{"label": object}` or a list of `("label", object)` for objects with names
-        of their own; `replicates=20` to repeat every point with independent random streams.
+        Values of each axis: any list, range or array; `{"label": object}` or a list of `("label", object)` for
+        objects with names of their own; `replicates=20` to repeat every point with independent random streams.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Guards: which combinations of a grid are points of the design.
 
-Arithmetic over axes is evaluated with NumPy on broadcast columns where that provably gives what Python gives; anything else runs as
-Python, over no more axes than the guard reads.
+Arithmetic over axes is evaluated with NumPy on broadcast columns where that provably gives what Python gives;
+anything else runs as Python, over no more axes than the guard reads.
 """
 
 import ast

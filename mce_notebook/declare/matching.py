@@ -1,8 +1,8 @@
 """Which points of one grid are points of another, by arithmetic on labels instead of a comparison of points.
 
-Axes of the two grids that share names form a *component*; the points of two products match exactly where every component
-matches. A component is small (one axis against one axis, as a rule), so a million points cost a few broadcast additions; a grid
-matched against a table is one component, and is matched by sorted keys.
+Axes of the two grids that share names form a *component*; the points of two products match exactly where every
+component matches. A component is small (one axis against one axis, as a rule), so a million points cost a few
+broadcast additions; a grid matched against a table is one component, and is matched by sorted keys.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Options of a sweep: how it runs, never what it computes; parsed from the words of a line or the arguments of a call."""
+"""Options of a sweep: how it runs, never what it computes; parsed from words of a line or arguments of a call."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Parts of a grid: a product of axes with guards, and the arithmetic between listed indices, rows of axes, points and keys."""
+"""Parts of a grid: products of axes with guards; listed indices to rows of axes, points and keys."""
 
 import itertools
 import math
@@ -104,13 +104,13 @@ class Part:
     def span(self, start: int, stop: int, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield the values of `names` from one listed index to another.
 
-        Plain axes in their own order decode as a few `itertools.product` over sub-ranges, about 6 ns a point; zipped ones and
-        other orders are gathered.
+        Plain axes in their own order decode as a few `itertools.product` over sub-ranges, about 6 ns a point;
+        zipped ones and other orders are gathered.
         """
         if tuple(names) != self.names or any(len(axis.coordinates) > 1 for axis in self.axes):
             chunks = (np.arange(low, min(low + TUPLE_CHUNK, stop)) for low in range(start, stop, TUPLE_CHUNK))
             return itertools.chain.from_iterable(self.tuples(chunk, names) for chunk in chunks)
-        lists = [axis.coordinates[0].listed for axis in self.axes]
+        lists: list[Any] = [axis.coordinates[0].listed for axis in self.axes]
         if not lists:
             return iter([()][start:stop])
         return itertools.chain.from_iterable(itertools.product(*piece) for piece in pieces(lists, start, stop))
@@ -129,7 +129,7 @@ class Part:
         return axis.keys_at(np.arange(axis.size), names)[rows]
 
 
-def pieces(lists: Sequence[Sequence[Any]], start: int, stop: int) -> Iterator[tuple[Sequence[Any], ...]]:
+def pieces(lists: Sequence[Any], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
     """Yield sub-lists whose products, chained, are the range [start, stop) of the product of `lists`.
 
     At most 2 * len(lists) - 1 pieces: a ragged start, a body of whole inner products, a ragged end, at each level.
@@ -153,7 +153,7 @@ def pieces(lists: Sequence[Sequence[Any]], start: int, stop: int) -> Iterator[tu
     yield from _under(lists, last, 0, tail)
 
 
-def _under(lists: Sequence[Sequence[Any]], row: int, start: int, stop: int) -> Iterator[tuple[Sequence[Any], ...]]:
+def _under(lists: Sequence[Any], row: int, start: int, stop: int) -> Iterator[tuple[Sequence[Any], ...]]:
     for piece in pieces(lists[1:], start, stop):
         yield (lists[0][row : row + 1], *piece)
 

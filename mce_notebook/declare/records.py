@@ -1,12 +1,12 @@
 """Grids as JSON and plain columns: what a declaration keeps of its axes, read back without executing anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mce_notebook.declare.axes import Axis, Coordinate, Natives
+from mce_notebook.declare.axes import Axis, Coordinate, Natives, Values
 from mce_notebook.declare.guards import Guard
 from mce_notebook.declare.parts import Part
 from mce_notebook.declare.values import pack_value, unpack_value
@@ -169,7 +169,7 @@ def _read_column(record: Mapping[str, Any], tables: Mapping[str, Any]) -> Coordi
     return Coordinate(name, values_read, labels, kind, typed)
 
 
-def _values(kind: str, labels: npt.NDArray[Any]) -> Sequence[Any] | None:
+def _values(kind: str, labels: npt.NDArray[Any]) -> Values | None:
     """Return values of the recorded type that have these labels, or None for objects."""
     if kind.startswith("numpy:"):
         return labels.astype(np.dtype(kind.removeprefix("numpy:")))

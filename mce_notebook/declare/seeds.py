@@ -1,7 +1,8 @@
 """Random streams: 128 bits of (root seed, identity of the point), independent of order, block, worker and extension.
 
-Streams are Philox-4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), a counter-based generator for which
-every key is a good one. A reused generator whose key and counter are reset costs 1 us, a new one 11.
+Streams are Philox-4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), a counter-based
+generator for which every key is a good one. A reused generator whose key and counter are reset costs 1 us, a
+new one 11.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Keys = npt.NDArray[np.uint64]
 
 
-def root_seed(name: str, seed: int | None = None) -> int:
+def root_seed(name: str, seed: Any = None) -> int:
     """Return the 128-bit root seed of an experiment: a hash of its name, or of `seed` where the user gave one.
 
     Raises
@@ -56,7 +57,7 @@ class Replicates:
         return self.n
 
 
-def replicates(n: int, shared: str | Sequence[str] = ()) -> Replicates:
+def replicates(n: Any, shared: str | Sequence[str] = ()) -> Replicates:
     """Repeat every point `n` times, each with its own random stream.
 
     Parameters
@@ -85,7 +86,7 @@ def replicates(n: int, shared: str | Sequence[str] = ()) -> Replicates:
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise GridError(f"replicates needs a whole number of repetitions, at least 1, not {n!r}.")
     names = (shared,) if isinstance(shared, str) else tuple(shared)
-    if not all(isinstance(name, str) and name.isidentifier() for name in names):
+    if not all(str(name).isidentifier() for name in names):
         raise GridError(f'shared must name axes, such as shared="method", not {shared!r}.')
     return Replicates(int(n), names)
 
@@ -97,8 +98,8 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 def stream_keys(point_keys: Keys, root: int) -> Keys:
     """Return the Philox keys of points, uint64[n, 2], from their identities and the root seed.
 
-    Point keys are sums of hashes, so adding another hash of the root keeps them distinct and uniformly spread; a bijective
-    mix then keeps differences between points from being differences between keys.
+    Point keys are sums of hashes, so adding another hash of the root keeps them distinct and uniformly spread;
+    a bijective mix then keeps differences between points from being differences between keys.
     """
     shift = _hash(b"root\0" + int(root).to_bytes(16, "little"))
     low = point_keys[:, 0] + np.uint64(shift & 0xFFFFFFFFFFFFFFFF)

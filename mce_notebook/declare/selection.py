@@ -87,6 +87,7 @@ def _row(axis: Axis, labels: Mapping[str, Any]) -> int:
 
 
 def rows_with(column: Coordinate, label: Any) -> Any:
+    """Return the rows of a column with this label, int64[n]; GridError naming the nearest label if there is none."""
     rows = column.match(label)
     if len(rows):
         return rows

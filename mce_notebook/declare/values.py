@@ -1,7 +1,8 @@
 """Values of axes: their canonical bytes (identity), the labels people see, and a typed text form for records.
 
-Identity must not depend on how a number was made, so `1`, `1.0` and `np.int64(1)` have the same canonical bytes, while `True` has
-others. What a function receives keeps its type: that is the business of `kind_of`, `pack_value` and `unpack_value`.
+Identity must not depend on how a number was made, so `1`, `1.0` and `np.int64(1)` have the same canonical
+bytes, while `True` has others. What a function receives keeps its type: that is the business of `kind_of`,
+`pack_value` and `unpack_value`.
 """
 
 import datetime as dt
@@ -47,8 +48,8 @@ def canonical(value: Any, token: Token | None = None) -> bytes:
     value : object
         A number, string, bool, None, date, enum member, tuple, array, function or any object with stable state.
     token : callable, optional
-        Digest of an object that is none of the simple kinds, for example of the code it reaches. Default: a walk over the
-        state the object gives to pickle; functions and classes count by qualified name.
+        Digest of an object that is none of the simple kinds, for example of the code it reaches. Default: a
+        walk over the state the object gives to pickle; functions and classes count by qualified name.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def _complex(value: complex) -> bytes:
 def _number(value: Any) -> bytes:
     if isinstance(value, numbers.Integral):
         return b"i%d" % int(value)
-    if isinstance(value, np.floating) and not isinstance(value, float) and value.dtype.itemsize > 8:
+    if isinstance(value, np.longdouble):
         return _ratio(value) if np.isfinite(value) else _float(float(value))
     if isinstance(value, Decimal):
         return _ratio(value) if value.is_finite() else _float(float(value))
@@ -156,7 +157,7 @@ def _enum(value: enum.Enum) -> bytes:
 
 def _date(value: Any) -> bytes:
     if getattr(value, "tzinfo", None) is not None:
-        return b"z" + value.astimezone(dt.UTC).isoformat().encode()
+        return b"z" + str(value.astimezone(dt.UTC).isoformat()).encode()
     return _canonical_dates(np.array([datetime64(value)]))[0]
 
 
@@ -254,7 +255,7 @@ def _reduced(value: Any, path: tuple[int, ...]) -> bytes:
         state = value.__reduce_ex__(4)
     except Exception as error:
         raise GridError(
-            f'A value of type {type(value).__name__} has no state to compare ({error}); give it a name: ("name", value).'
+            f"A {type(value).__name__} has no state to compare ({error}); give it a name: ('name', value)."
         ) from None
     if isinstance(state, str):
         return b"R" + state.encode()
@@ -319,7 +320,7 @@ def text_labels(values: Sequence[Any]) -> Labels:
 
 
 def kind_of(value: Any) -> str:
-    """Return the type a function must get back: `int`, `float`, `numpy:<f8`, `date`, ...; `object` if only pickle can tell."""
+    """Return the type a function must get back: `int`, `numpy:<f8`, `date`, ...; `object` if only pickle can tell."""
     for kind, exact in _KINDS.items():
         if type(value) is exact:
             return kind
@@ -345,7 +346,7 @@ _KINDS: dict[str, type] = {
 
 
 def pack_value(value: Any) -> Any:
-    """Return a JSON form that `unpack_value` turns into the same value of the same type, or None if only pickle could."""
+    """Return a JSON form from which `unpack_value` makes the same value of the same type; None if only pickle could."""
     if isinstance(value, tuple) and type(value) is tuple:
         items = [pack_value(item) for item in value]
         return None if None in items else ["tuple", items]

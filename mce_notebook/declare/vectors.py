@@ -1,7 +1,7 @@
 """Expressions over axes evaluated with NumPy, only where the result is what Python would give.
 
-Where the two could differ (integers beyond 64 bits, division by zero, other number types, operators that libraries round
-differently) the expression is refused here, and the caller evaluates it in Python.
+Where the two could differ (integers beyond 64 bits, division by zero, other number types, operators that
+libraries round differently) the expression is refused here, and the caller evaluates it in Python.
 """
 
 import ast
@@ -9,7 +9,7 @@ import builtins
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,7 +159,7 @@ class _Evaluator:
     # Comparisons
 
     def _compare(self, node: ast.Compare) -> Column:
-        result: Column = np.bool_(True).reshape(())
+        result: Column = np.array(True)
         left = node.left
         for operation, right in zip(node.ops, node.comparators, strict=True):
             result = np.logical_and(result, self._comparison(operation, left, right))
@@ -181,7 +181,7 @@ class _Evaluator:
         if isinstance(node, ast.Tuple | ast.List | ast.Set):
             members = [self.value(item) for item in node.elts]
         elif isinstance(node, ast.Name) and node.id not in self.columns:
-            held = self.constants.get(node.id)
+            held: Any = self.constants.get(node.id)
             if type(held) not in (tuple, list, set, frozenset, range) or len(held) > 1000:
                 raise Unvectorisable
             members = [_scalar(item) for item in held]
@@ -245,13 +245,16 @@ class _Evaluator:
 
     def _function(self, node: ast.expr) -> Callable[..., Any]:
         if isinstance(node, ast.Attribute):
-            found = self._attribute(node)
-            if found in _UFUNCS if isinstance(found, np.ufunc) else getattr(math, node.attr, None) is found:
+            found: Callable[..., Any] = self._attribute(node)
+            known = found in _UFUNCS if isinstance(found, np.ufunc) else getattr(math, node.attr, None) is found
+            if known and callable(found):
                 return found
             raise Unvectorisable
         if isinstance(node, ast.Name) and node.id not in self.columns:
             found = self.constants.get(node.id, getattr(builtins, node.id, None))
-            if found in (abs, min, max, round, int, float, bool) or getattr(found, "__module__", "") == "math":
+            if found in (abs, min, max, round, int, float, bool):
+                return found
+            if isinstance(found, BuiltinFunctionType) and found.__module__ == "math":
                 return found
         raise Unvectorisable
 
