@@ -20,7 +20,8 @@ from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name,
 if TYPE_CHECKING:
     from mce_notebook.store.declaration import Declaration
 
-VERBS = ("run", "pause", "cancel")
+# `stop` is what a sweep that exceeds its share of failures wants of itself; the others are said by people.
+VERBS = ("run", "pause", "cancel", "stop")
 
 
 def now() -> str:
