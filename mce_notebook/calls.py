@@ -1,0 +1,153 @@
+"""Calls and cells as proposals: which of a call's words are axes, constants and options."""
+
+import dataclasses
+import difflib
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mce_notebook.declare import loops
+from mce_notebook.declare.experiment import from_function, from_nest
+from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.grid import grid as make_grid
+from mce_notebook.declare.options import Options
+from mce_notebook.errors import DeclarationError
+from mce_notebook.launch import Proposal
+
+OPTIONS = frozenset(field.name for field in dataclasses.fields(Options)) | {"adopt", "replace"}
+STREAMS = ("rng", "seed")
+
+
+def read_call(
+    fn: Callable[..., Any],
+    grid: Grid | None,
+    name: str | None,
+    replicates: int | None,
+    outputs: Sequence[str] | None,
+    words: Mapping[str, Any],
+) -> Proposal:
+    """Read the call `sweep(fn, ...)`.
+
+    A word that is a parameter of `fn` is an axis when it holds several values and a constant when it holds one; any
+    other word must be an option. `seed=3` is the option even where `fn` takes a `seed`.
+
+    Raises
+    ------
+    DeclarationError
+        If a word is neither, or the function cannot be called with what is given.
+    """
+    parameters = _parameters(fn)
+    axes: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for word, value in words.items():
+        several = _several(value)
+        if word in OPTIONS and not (parameters is not None and word in parameters and several):
+            options[word] = value
+        elif parameters is None or word in parameters:
+            (axes if several else constants)[word] = value
+        else:
+            raise DeclarationError(_unknown(fn, word, parameters))
+    if replicates is not None:
+        axes["replicate"] = range(replicates)
+    points = make_grid(**axes) if axes else None
+    points = grid * points if grid is not None and points is not None else grid or points
+    if points is None:
+        raise DeclarationError(
+            f"Nothing to sweep over: give at least one parameter of `{_name(fn)}` several values, such as "
+            f"`{next(iter(parameters or ('n',)), 'n')}=[1, 2, 3]`."
+        )
+    adopt, replace = bool(options.pop("adopt", False)), bool(options.pop("replace", False))
+    chosen = Options.parse(**options)
+    experiment = from_function(
+        fn,
+        points.names,
+        name=name,
+        seed=chosen.seed,
+        outputs=outputs,
+        dims=dict(chosen.dims),
+        constants=constants,
+        depends=chosen.depends,
+    )
+    return Proposal(experiment, points, chosen, "function", cell=_source(fn), adopt=adopt, replace=replace)
+
+
+def read_cell(
+    name: str,
+    cell: str,
+    namespace: dict[str, Any],
+    options: Options,
+    *,
+    line_axes: Mapping[str, str] | None = None,
+    axes: Sequence[str] | None = None,
+    execute: Callable[[str], None] | None = None,
+    kind: str = "cell",
+    notebook: str = "",
+    adopt: bool = False,
+    replace: bool = False,
+) -> Proposal:
+    """Read a cell, run what stands before its loops, and turn the loops into a proposal.
+
+    Raises
+    ------
+    LoopError
+        If the loops cannot be a sweep.
+    """
+    text, first_line = _with_loops(cell, line_axes) if line_axes else (cell, 1)
+    nest = loops.read(text, axes=axes, filename=f"<sweep {name}>", first_line=first_line)
+    if nest.head.strip():
+        if execute is None:
+            exec(compile(nest.head, nest.filename, "exec"), namespace)
+        else:
+            execute(nest.head)
+    bound = nest.bind(namespace)
+    experiment = from_nest(
+        bound, namespace, name=name, seed=options.seed, dims=dict(options.dims), depends=options.depends
+    )
+    info = {"notes": bound.notes, "sinks": bound.sinks, "tail": nest.tail}
+    return Proposal(
+        experiment, bound.grid, options, kind, cell=cell, notebook=notebook, info=info, adopt=adopt, replace=replace
+    )
+
+
+def _with_loops(cell: str, line_axes: Mapping[str, str]) -> tuple[str, int]:
+    """Write the axes of the line as loops around the cell; return the text and the number of its first line."""
+    lines = [f"{' ' * depth}for {axis} in {text}:" for depth, (axis, text) in enumerate(line_axes.items())]
+    return "\n".join([*lines, textwrap.indent(cell, " " * len(lines))]), 1 - len(lines)
+
+
+def _parameters(fn: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Names `fn` can be called with; None when anything goes or nobody knows."""
+    try:
+        found = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return None
+    return tuple(p.name for p in found if p.kind is not p.VAR_POSITIONAL)
+
+
+def _several(value: Any) -> bool:
+    """Whether a value lists labels of an axis: a list, tuple, range, set, array, series, or anything sized but text."""
+    if isinstance(value, str | bytes | Mapping) or callable(value):
+        return False
+    return hasattr(value, "__iter__") and getattr(value, "ndim", 1) > 0
+
+
+def _unknown(fn: Callable[..., Any], word: str, parameters: Sequence[str]) -> str:
+    known = [*parameters, *sorted(OPTIONS)]
+    near = difflib.get_close_matches(word, known, 1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return f"`{word}` is neither a parameter of `{_name(fn)}` ({', '.join(parameters)}) nor an option.{hint}"
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _source(fn: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(fn)
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,353 @@
+"""What happens when a cell or a call declares a sweep: the rules, the declaration, the request to a host.
+
+Order matters here. Whatever can fail because of what the user wrote happens in memory first; then objects,
+code and the declaration are written, each complete before the next refers to it; the host is asked last. A
+declaration that was refused leaves nothing behind.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mce_notebook.declare import bundle, environment
+from mce_notebook.declare.experiment import Experiment
+from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.options import Options
+from mce_notebook.declare.version import Version, explain
+from mce_notebook.errors import DeclarationError, NameConflict
+from mce_notebook.store.catalog import Store, SweepStore, object_digest
+from mce_notebook.store.coverage import Known, known, todo, unknown
+from mce_notebook.store.declaration import Declaration
+
+# Stale points that cost less than this in all are recomputed without asking (core-seconds).
+STALE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a cell or a call asks for; nothing is written yet.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What a point means.
+    grid : Grid
+        Which points, as the cell or the call itself lists them.
+    options : Options
+        How to run them.
+    kind : str
+        ``cell``, ``function`` or ``script``.
+    cell : str
+        The text it came from.
+    notebook : str
+        Path of the notebook or script, empty when unknown.
+    info : mapping
+        More fields of the declaration: ``notes``, ``sinks``, ``tail``.
+    joins : bool
+        Whether the grid holds the points declared before, and more (`extend`), instead of replacing them.
+    selection : mapping, optional
+        Labels by name of the points to rerun.
+    adopt, replace : bool
+        Whether a name that belongs to another experiment is taken over, or its sweep put aside.
+    """
+
+    experiment: Experiment
+    grid: Grid
+    options: Options
+    kind: str
+    cell: str = ""
+    notebook: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    joins: bool = False
+    selection: Mapping[str, list[Any]] | None = None
+    adopt: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A declaration that stands in the store, and what it set off.
+
+    Parameters
+    ----------
+    sweep : SweepStore
+        Where it stands.
+    declaration : Declaration
+        The declaration that holds now.
+    todo : int
+        Points to be computed.
+    held : int
+        Stale points that were held back, because recomputing them is expensive and nobody asked for it.
+    reasons : tuple of str
+        Why points are stale.
+    started : bool
+        Whether a host was asked to run it.
+    """
+
+    sweep: SweepStore
+    declaration: Declaration
+    todo: int
+    held: int
+    reasons: tuple[str, ...]
+    started: bool
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A proposal seen beside what the store already holds."""
+
+    proposal: Proposal
+    sweep: SweepStore | None
+    declaration: Declaration
+    latest: Declaration | None
+    known: Known
+    todo: np.ndarray
+    held: int
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the latest declaration already says all this."""
+        latest = self.latest
+        if latest is None or _content(latest) != _content(self.declaration):
+            return False
+        # Whether stale points are held back matters only where there are any.
+        return bool(np.array_equal(self.todo, todo(self.known, latest)))
+
+
+def draft(proposal: Proposal, root: Path) -> Draft:
+    """Work out what `proposal` means in the store at `root`; nothing is written.
+
+    Raises
+    ------
+    NameConflict
+        If the name belongs to another experiment.
+    GridError
+        If the grid cannot be joined with the recorded one.
+    """
+    store = Store(root)
+    name = proposal.experiment.name
+    sweep = store.sweep(name) if name in store else None
+    if proposal.replace:
+        sweep = None
+    earlier = sweep.declarations() if sweep is not None else []
+    latest = earlier[-1] if earlier else None
+    if earlier and not proposal.adopt:
+        _check_names(proposal, latest)
+    own = proposal.grid.with_tokens(lambda value: proposal.experiment.token(value).encode()).snap(
+        declaration.grid for declaration in earlier
+    )
+    grid = _joined(own, proposal, latest)
+    declaration = _declaration(proposal, grid, _digest(own), latest)
+    found = known(sweep, declaration) if sweep is not None else unknown(grid.size)
+    if _costs_little(found, declaration) and declaration.hold_stale:
+        declaration = dataclasses.replace(declaration, hold_stale=False)
+    wanted = todo(found, declaration)
+    held = int(np.count_nonzero(_stale(found, declaration))) if declaration.hold_stale else 0
+    return Draft(proposal, sweep, declaration, latest, found, wanted, held)
+
+
+def launch(proposal: Proposal, root: Path) -> Launched:
+    """Declare a sweep in the store at `root` and have it run.
+
+    Raises
+    ------
+    DeclarationError
+        If it cannot be declared as written; nothing is left behind.
+    HostError
+        If no host could be started; the declaration stands, and running the cell again goes on from there.
+    """
+    plan = draft(proposal, root)
+    if plan.unchanged and plan.latest is not None and plan.sweep is not None:
+        return _relaunch(plan, plan.sweep, plan.latest)
+    buffers: list[Any] = []
+
+    def keep(data: Any) -> str:
+        buffers.append(data)
+        return object_digest(data)
+
+    packed = bundle.pack(proposal.experiment, plan.declaration.grid, keep)
+    facts = environment.capture()
+    sweep = plan.sweep or _create(proposal, Store(root))
+    for data in buffers:
+        sweep.write_object(data)
+    sweep.write_code(packed.key, packed.files)
+    sweep.write_environment(environment.digest(facts), facts)
+    declaration = dataclasses.replace(plan.declaration, code=packed.key, environment=environment.digest(facts))
+    declaration = sweep.declaration(sweep.declare(declaration))
+    count = int(np.count_nonzero(plan.todo))
+    reasons = stale_reasons(sweep, declaration, plan.known)
+    if count:
+        start(sweep, declaration)
+    return Launched(sweep, declaration, count, plan.held, reasons, bool(count))
+
+
+def _create(proposal: Proposal, store: Store) -> SweepStore:
+    name = proposal.experiment.name
+    if proposal.replace and name in store:
+        store.sweep(name).archive()
+    return store.create(name, proposal.experiment.root)
+
+
+def start(sweep: SweepStore, declaration: Declaration) -> None:
+    """Record that the sweep is to run, and run it here (`inline`) or ask a host to.
+
+    Raises
+    ------
+    HostError
+        If no host could be started.
+    """
+    sweep.add_intent("run", by=_who())
+    options = Options.from_json(declaration.options)
+    root = str(sweep.paths.folder.parent)
+    if options.on == "inline":
+        from mce_notebook.run.inline import run_inline
+
+        run_inline(root, sweep.name, options)
+        return
+    from mce_notebook.run.client import ensure_host
+
+    host = ensure_host(options)
+    host.request({"verb": "run", "store": root, "name": sweep.name})
+    host.close()
+
+
+def _relaunch(plan: Draft, sweep: SweepStore, latest: Declaration) -> Launched:
+    # An unchanged cell goes on where a crash cut it, and leaves alone what somebody stopped.
+    count = int(np.count_nonzero(plan.todo))
+    intent = sweep.latest_intent()
+    started = bool(count) and (intent is None or intent.verb == "run")
+    if started:
+        start(sweep, latest)
+    reasons = stale_reasons(sweep, latest, plan.known)
+    return Launched(sweep, latest, count if started else 0, plan.held, reasons, started)
+
+
+def stale_reasons(sweep: SweepStore, declaration: Declaration, found: Known) -> tuple[str, ...]:
+    """Say what changed between the code that computed the stale points and the code of `declaration`."""
+    if not np.any(found.stale):
+        return ()
+    older = [one for one in reversed(sweep.declarations()) if one.version != declaration.version]
+    if not older:
+        return ()
+    return tuple(explain(_version(sweep, older[0]), _version(sweep, declaration)))
+
+
+def _version(sweep: SweepStore, declaration: Declaration) -> Version:
+    path = sweep.code_folder(declaration.code) / bundle.CLOSURE
+    try:
+        return Version.from_json(json.loads(sweep.folder.read(path)))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        # Code that was deleted by hand: the hash still tells versions apart, only the reason is lost.
+        return Version(declaration.version)
+
+
+def _check_names(proposal: Proposal, latest: Declaration | None) -> None:
+    if latest is None:
+        return
+    now = {*proposal.grid.names, *proposal.experiment.constants}
+    before = {*latest.grid.names, *latest.constants}
+    if now <= before or before <= now:
+        return
+    gone, new = sorted(before - now), sorted(now - before)
+    raise NameConflict(
+        f"`{proposal.experiment.name}` is another experiment already: it has {_listed(gone)}, this one "
+        f"has {_listed(new)} instead. Choose another name, or add --adopt if it is the same experiment, or "
+        f"--replace to put the old one aside."
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _joined(own: Grid, proposal: Proposal, latest: Declaration | None) -> Grid:
+    # The latest grid is the last own grid joined with later extends, until the own grid changes.
+    if latest is None or proposal.joins or latest.own_grid != _digest(own):
+        return own
+    # Objects on an axis are not kept with a declaration, so an axis of objects is the one the cell lists.
+    return own if own.object_values() else latest.grid
+
+
+def _declaration(proposal: Proposal, grid: Grid, own: str, latest: Declaration | None) -> Declaration:
+    experiment, options = proposal.experiment, proposal.options
+    rerun = "points" if proposal.selection else options.rerun
+    generation = latest.generation if latest is not None else 0
+    return Declaration.of(
+        grid,
+        outputs=experiment.outputs,
+        dims=dict(experiment.dims),
+        constants=dict(experiment.constants),
+        version=experiment.version.hash,
+        root=experiment.root,
+        generation=generation + (rerun in ("failed", "all", "points")),
+        rerun=rerun,
+        selection=proposal.selection,
+        hold_stale=rerun not in ("stale", "all"),
+        own_grid=latest.own_grid if proposal.joins and latest is not None else own,
+        options=options.to_json(),
+        kind=proposal.kind,
+        cell=proposal.cell,
+        notebook=proposal.notebook,
+        cwd=os.getcwd(),
+        setup_depth=max((setup.depth for setup in experiment.setups), default=0),
+        **proposal.info,
+    )
+
+
+def _digest(grid: Grid) -> str:
+    record, tables = grid.to_record()
+    text = json.dumps(record, sort_keys=True, default=str)
+    state = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tables):
+        state.update(name.encode())
+        state.update(repr(tables[name].tolist()).encode() if tables[name].dtype == object else tables[name].tobytes())
+    return state.hexdigest()
+
+
+def _content(declaration: Declaration) -> tuple[Any, ...]:
+    """Return what makes a declaration another one: not when and where it was written, not how points are scheduled."""
+    return (
+        _digest(declaration.grid),
+        declaration.outputs,
+        dict(declaration.dims),
+        dict(declaration.constants),
+        declaration.version,
+        declaration.generation,
+        declaration.root,
+    )
+
+
+def _stale(found: Known, declaration: Declaration) -> np.ndarray:
+    return np.asarray(found.stale & (found.status == 0))
+
+
+def _costs_little(found: Known, declaration: Declaration) -> bool:
+    seconds = found.seconds[_stale(found, declaration)]
+    return bool(np.nansum(seconds) * max(int(declaration.options.get("cores", 1)), 1) < STALE_SECONDS)
+
+
+def _who() -> str:
+    return f"{os.path.basename(sys.argv[0]) or 'python'} {os.getpid()}"
+
+
+def refuse_expensive(seconds: float, limit: float | None) -> None:
+    """Refuse a sweep that costs more core-seconds than the user confirmed.
+
+    Raises
+    ------
+    DeclarationError
+        If it does, naming the option.
+    """
+    if limit is not None and seconds > limit:
+        raise DeclarationError(
+            f"This would take about {seconds / 3600:.1f} core-hours, above --confirm-above {limit / 3600:g}h; "
+            f"nothing was submitted. Raise the limit to {seconds / 3600:.1f}h if that is what you want."
+        )

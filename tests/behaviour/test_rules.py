@@ -1,0 +1,195 @@
+"""The rules of "what runs when the cell runs", through the handle and a real host."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mce_notebook as mce
+from mce_notebook.errors import NameConflict, StaleResults, SweepStopped
+
+
+def runs(run: mce.Sweep) -> int:
+    """How many points the last declaration set off."""
+    assert run.launched is not None
+    return run.launched.todo
+
+
+def test_an_unchanged_call_computes_nothing(root: Path) -> None:
+    def square(n: int) -> float:
+        return n**2.0
+
+    first = mce.sweep(square, n=[1, 2, 3])
+    assert runs(first) == 3
+    assert first.result(timeout=60).square.values.tolist() == [1, 4, 9]
+    again = mce.sweep(square, n=[1, 2, 3])
+    assert runs(again) == 0
+    assert again.result(timeout=5).square.values.tolist() == [1, 4, 9]
+
+
+def test_extension_computes_only_what_is_new(root: Path) -> None:
+    def product(a: int, b: int) -> float:
+        return a * b * 1.0
+
+    mce.sweep(product, a=[1, 2], b=[1, 2, 3]).result(timeout=60)
+    wider = mce.sweep(product, a=[1, 2, 5], b=[0, 1, 2, 3])
+    assert runs(wider) == 12 - 6
+    data = wider.result(timeout=60)
+    assert np.array_equal(data.product.values, np.outer([1, 2, 5], [0, 1, 2, 3]))
+    wider.extend(a=[7])
+    assert runs(wider) == 4
+    assert wider.result(timeout=60).sizes["a"] == 4
+    # The call's own grid is unchanged, so what `extend` added stays.
+    same = mce.sweep(product, a=[1, 2, 5], b=[0, 1, 2, 3])
+    assert runs(same) == 0
+    assert same.dataset.sizes["a"] == 4
+
+
+def test_a_constant_becomes_an_axis_and_keeps_its_outcomes(root: Path) -> None:
+    def noisy(n: int, sigma: float, rng: np.random.Generator) -> float:
+        return float(rng.normal(0, sigma, n).sum())
+
+    fixed = mce.sweep(noisy, n=[10, 20], sigma=0.5, name="noisy").result(timeout=60)
+    swept = mce.sweep(noisy, n=[10, 20], sigma=[0.5, 1.0], name="noisy")
+    assert runs(swept) == 2
+    data = swept.result(timeout=60)
+    assert np.array_equal(data.noisy.sel(sigma=0.5).values, fixed.noisy.values)
+
+
+def test_changed_code_makes_points_stale_and_reverting_brings_them_back(root: Path) -> None:
+    def first(n: int) -> float:
+        return n + 1.0
+
+    def second(n: int) -> float:
+        return n + 2.0
+
+    assert mce.sweep(first, n=[1, 2], name="versions", outputs=["y"]).result(
+        timeout=60
+    ).y.values.tolist() == [2, 3]
+    changed = mce.sweep(second, n=[1, 2], name="versions", outputs=["y"])
+    assert runs(changed) == 2
+    assert any("changed" in reason for reason in changed.launched.reasons)
+    assert changed.result(timeout=60).y.values.tolist() == [3, 4]
+    back = mce.sweep(first, n=[1, 2], name="versions", outputs=["y"])
+    assert runs(back) == 0
+    assert back.result(timeout=60).y.values.tolist() == [2, 3]
+
+
+def test_expensive_stale_points_wait_for_a_word(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mce_notebook.launch.STALE_SECONDS", 0.0)
+
+    def first(n: int) -> float:
+        return sum(i * 0.5 for i in range(20_000)) * n
+
+    def second(n: int) -> float:
+        return sum(i * 0.5 for i in range(20_000)) * n + 1
+
+    mce.sweep(first, n=[1, 2], name="dear", outputs=["y"]).result(timeout=60)
+    held = mce.sweep(second, n=[1, 2, 3], name="dear", outputs=["y"])
+    assert runs(held) == 1
+    assert held.launched.held == 2
+    with pytest.raises(StaleResults, match="--rerun stale"):
+        held.result(timeout=60)
+    assert held.dataset.status.values.tolist() == [7, 7, 2]
+    done = mce.sweep(second, n=[1, 2, 3], name="dear", outputs=["y"], rerun="stale")
+    assert runs(done) == 2
+    assert done.result(timeout=60).status.values.tolist() == [2, 2, 2]
+
+
+def test_failed_points_are_terminal_until_rerun(root: Path, tmp_path: Path) -> None:
+    flag = str(tmp_path / "mended")
+
+    def flaky(n: int) -> float:
+        import os.path
+
+        if n == 2 and not os.path.exists(flag):
+            raise OSError("not yet")
+        return float(n)
+
+    run = mce.sweep(flaky, n=[1, 2, 3])
+    run.result(timeout=60)
+    assert runs(mce.sweep(flaky, n=[1, 2, 3])) == 0
+    Path(flag).touch()
+    again = mce.sweep(flaky, n=[1, 2, 3], rerun="failed")
+    assert runs(again) == 1
+    assert again.result(timeout=60).flaky.values.tolist() == [1, 2, 3]
+    assert runs(mce.sweep(flaky, n=[1, 2, 3])) == 0
+
+
+def test_rerun_at_labels(root: Path) -> None:
+    def entropy(n: int) -> float:
+        import time
+
+        return time.time_ns() * 1.0
+
+    run = mce.sweep(entropy, n=[1, 2, 3])
+    before = run.result(timeout=60).entropy.values.copy()
+    run.rerun(n=2)
+    assert runs(run) == 1
+    after = run.result(timeout=60).entropy.values
+    assert (before == after).tolist() == [True, False, True]
+
+
+def test_cancelled_waits_for_resume(root: Path) -> None:
+    def slow(n: int) -> float:
+        import time
+
+        time.sleep(0.2)
+        return n * 1.0
+
+    run = mce.sweep(slow, n=list(range(200)))
+    run.cancel()
+    assert run.wait(timeout=20).state == "cancelled"
+    with pytest.raises(SweepStopped, match="resume"):
+        run.result(timeout=20)
+    assert runs(mce.sweep(slow, n=list(range(200)))) == 0
+    shorter = mce.sweep(slow, n=list(range(6)))
+    assert shorter.result(timeout=60).slow.values.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_pause_and_resume(root: Path) -> None:
+    def slow(n: int) -> float:
+        import time
+
+        time.sleep(0.05)
+        return n * 1.0
+
+    run = mce.sweep(slow, n=list(range(40)))
+    run.pause()
+    assert run.wait(timeout=20).state == "paused"
+    run.resume()
+    assert run.result(timeout=60).slow.values.tolist() == list(range(40))
+
+
+def test_max_failures_stops_early(root: Path) -> None:
+    def hopeless(n: int) -> float:
+        raise RuntimeError("always")
+
+    run = mce.sweep(hopeless, n=list(range(100_000)), max_failures="20%")
+    assert run.wait(timeout=60).state == "stopped"
+    assert run.progress.failed < 100_000
+    assert runs(mce.sweep(hopeless, n=list(range(100_000)), max_failures="20%")) == 0
+
+
+def test_a_name_belongs_to_one_experiment(root: Path) -> None:
+    def one(a: int) -> float:
+        return a * 1.0
+
+    def other(b: int) -> float:
+        return b * 1.0
+
+    mce.sweep(one, a=[1], name="taken").result(timeout=60)
+    with pytest.raises(NameConflict, match="--replace"):
+        mce.sweep(other, b=[1], name="taken")
+    replaced = mce.sweep(other, b=[3], name="taken", replace=True)
+    assert replaced.result(timeout=60).other.values.tolist() == [3]
+
+
+def test_moved_to_another_cluster_half_way(root: Path) -> None:
+    def draw(n: int, rng: np.random.Generator) -> float:
+        return float(rng.random())
+
+    here = mce.sweep(draw, n=list(range(10)), on="inline").result(timeout=60)
+    there = mce.sweep(draw, n=list(range(20)), on="local")
+    assert runs(there) == 10
+    assert np.array_equal(there.result(timeout=60).draw.values[:10], here.draw.values)
