@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ class StoreLedger:
         self.root = root
         self._sweep = Store(root).sweep(name)
         self.name = self._sweep.name
+        self._claiming = threading.Lock()
         self._journal: Journal | None = None
         self._epoch = 0
         # Frozen, hence read once.
@@ -75,7 +77,7 @@ class StoreLedger:
 
     def hold(self, why: str) -> None:
         """Leave the intent that the sweep waits for `resume`."""
-        self.intend("pause", why)
+        self.intend("stop", why)
 
     def assignment(self, flying: Sequence[tuple[Task, "Block"]]) -> Assignment:
         """Return the latest declaration with what is missing of it and not in blocks on their way."""
@@ -102,7 +104,12 @@ class StoreLedger:
         return Assignment(self._task(declaration, options), schedule, tally, options, declaration.outputs, places)
 
     def claim(self) -> None:
-        """Open a new epoch to write in."""
+        """Open a new epoch to write in, unless one is open."""
+        with self._claiming:
+            if self._journal is None:
+                self._open()
+
+    def _open(self) -> None:
         me = Process.current()
         self._epoch = claim_epoch(
             self._sweep.paths,
@@ -118,6 +125,7 @@ class StoreLedger:
 
     def append(self, frames: Sequence["Frame"]) -> None:
         """Make outcomes durable."""
+        self.claim()
         assert self._journal is not None
         self._journal.append(frames)
 
@@ -142,13 +150,14 @@ class StoreLedger:
 
     def beat(self, beat: Mapping[str, Any]) -> None:
         """Replace the heartbeat of the epoch."""
-        self._sweep.beat(self._epoch, beat)
+        if self._journal is not None:
+            self._sweep.beat(self._epoch, beat)
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
-        assert self._journal is not None
-        self._journal.close()
-        self._sweep.add_event(self._epoch, {"event": state, "message": message})
+        if self._journal is not None:
+            self._journal.close()
+            self._sweep.add_event(self._epoch, {"event": state, "message": message})
 
     def _declaration(self, number: int) -> "Declaration":
         if number not in self._declarations:

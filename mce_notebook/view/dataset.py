@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.declare.subsets import selected
 from mce_notebook.errors import CorruptStore, SweepError, UnknownSweep
 from mce_notebook.store.columns import Column
 from mce_notebook.store.frames import Batch, Failure
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 MEANINGS = "pending running done failed killed timeout skipped stale"
 # Shown in cells of a cube that are no point of the design (guarded out, or holes of a ragged grid).
 EXCLUDED = 255
+AGAIN = ("failed", "points", "all")
+FAILURES = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 GOOD = (int(Status.DONE), int(Status.SKIPPED))
 
 
@@ -288,6 +291,30 @@ class Snapshot:
                 status[running[status[running] == Status.PENDING]] = Status.RUNNING
             return status
 
+    def left(self) -> int:
+        """Count the points that are still to be computed, those asked for again included (see `coverage.todo`)."""
+        with self._lock:
+            status, shown = self.status(), self.declaration
+            left = (status == Status.PENDING) | (status == Status.RUNNING)
+            if not shown.hold_stale:
+                left |= status == Status.STALE
+            if shown.rerun in AGAIN:
+                left |= self._asked_again(status)
+            return int(np.count_nonzero(left))
+
+    def _asked_again(self, status: npt.NDArray[np.uint8]) -> Booleans:
+        shown = self.declaration
+        again = self._precedence.generations() < shown.generation
+        if shown.rerun == "failed":
+            again &= np.isin(status, FAILURES)
+        elif shown.rerun == "points":
+            chosen = np.zeros(self.cells.size + 1, bool)
+            listed = np.flatnonzero(selected(shown.grid, shown.selection or {}))
+            chosen[self.cells.of(listed)] = True
+            again &= chosen[:-1]
+        asked: Booleans = again & (status != EXCLUDED)
+        return asked
+
     def _running(self) -> Integers:
         """Cells of the blocks that workers have now, as the host says."""
         spans = HostSigns.of(self._sweep, time.time()).in_flight
@@ -372,7 +399,7 @@ class Snapshot:
             cells = self.cells.of(listed)
             return {name: output.values(cells) for name, output in self._outputs.items()}
 
-    def printed(self, listed: int) -> str:
+    def output(self, listed: int) -> str:
         """Tail of what the point at a listed index printed, empty if it printed nothing."""
         with self._lock:
             cell = int(self.cells.of(np.array([listed]))[0])

@@ -94,6 +94,11 @@ class Precedence:
         self.good[cells] = np.broadcast_to(np.asarray(good), before.shape)[won]
         return won, False
 
+    def generations(self) -> npt.NDArray[np.int64]:
+        """Return the generation of what each cell shows, -1 where it shows nothing; int64[size]."""
+        table = np.array([*(source.generation for source in self.sources), -1], np.int64)
+        return table[self.source]
+
     def _wins(self, before: npt.NDArray[np.int32], was_good: Booleans, good: Booleans, source: Source) -> Booleans:
         heads, places = self._heads[before], self._places[before]
         head, place = source.head, source.place

@@ -131,7 +131,7 @@ class Progress:
             snapshot = Snapshot(sweep)
         now = time.time() if now is None else now
         counts = {status.name.lower(): count for status, count in snapshot.counts().items()}
-        left = counts["pending"] + counts["running"]
+        left = snapshot.left()
         host = HostSigns.of(sweep, now)
         state = host.state(left, now)
         known = snapshot.cells.total - left

@@ -17,6 +17,8 @@ SILENCE = 20.0
 # A host that has not claimed the sweep this long after it was asked to is not coming.
 PATIENCE = 60.0
 _ENDED = {"done", "cancelled", "stopped"}
+# The state a sweep with points to go is in, by what is wanted of it.
+_WANTED = {"pause": "paused", "cancel": "cancelled", "stop": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,14 @@ class HostSigns:
         if self.alive and said in ("starting", "running", "draining", ""):
             return "running" if left or said != "running" else "done"
         if self.alive and said == "paused":
-            return "paused"
+            return _WANTED.get(verb, "paused")
         if not left:
             return "done"
-        if verb in ("pause", "cancel"):
-            return "paused" if verb == "pause" else "cancelled"
+        if verb in _WANTED:
+            return _WANTED[verb]
         asked = _seconds(self.intent.get("time"))
         if asked > self._last_seen() and now - asked < PATIENCE:
             return "queued"
-        if said in ("stopped", "cancelled", "paused"):
-            return said
         return "interrupted"
 
     def _last_seen(self) -> float:
