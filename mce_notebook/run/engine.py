@@ -120,7 +120,10 @@ class Engine:
         self._writer = Writer(self._append, self._committed, self._trouble, self._retry)
         watch = asyncio.create_task(self._watch())
         try:
+            # Beside the first blocks, not before: it syncs several times.
+            claiming = asyncio.create_task(self._claim())
             await self._feed()
+            await claiming
         except SweepError as error:
             self._fail(error)
         finally:
@@ -136,8 +139,14 @@ class Engine:
         if self._work.schedule.finished:
             self.state = "done"
             return False
-        await asyncio.to_thread(self.ledger.claim)
         return True
+
+    async def _claim(self) -> None:
+        try:
+            await asyncio.to_thread(self.ledger.claim)
+        except (SweepError, OSError) as error:
+            # The first outcome tries again, and pauses the sweep if it cannot be written.
+            log.warning("%s: no epoch yet: %s", self.ledger.name, error)
 
     # Sending blocks
 
@@ -267,8 +276,8 @@ class Engine:
         orders = await asyncio.to_thread(self.ledger.look)
         if self._final:
             return
-        if orders.verb in ("pause", "cancel"):
-            self._obey(orders.verb, 0.0 if orders.verb == "cancel" else None)
+        if orders.verb in ("pause", "cancel", "stop"):
+            self._obey("cancel" if orders.verb == "cancel" else "pause", 0.0 if orders.verb == "cancel" else None)
             self.message = orders.by
         elif self._order:
             self._order, self._deadline, self.message = "", None, ""
@@ -363,7 +372,8 @@ class Engine:
         await asyncio.gather(*self._flying, return_exceptions=True)
         # With a full disk the wait ends too: what is lost then was never acknowledged and is computed again.
         written = await self._writer.close(CLOSE_SECONDS)
-        self.state = ENDINGS.get(self._order, "done") if self._order or written else "paused"
+        complete = self._work is not None and self._work.schedule.finished and not self._missed
+        self.state = "done" if complete and written else ENDINGS.get(self._order, "paused")
         if not written:
             self.message = f"nothing can be written: {self._troubled}"
         await self._beat()

@@ -68,7 +68,7 @@ class Ledger(Protocol):
         """Return the latest declaration with what is missing of it and not in blocks on their way."""
 
     def claim(self) -> None:
-        """Open a new epoch to write in."""
+        """Open a new epoch to write in, unless one is open; `append` does so too."""
 
     def append(self, frames: Sequence["Frame"]) -> None:
         """Make outcomes durable."""
