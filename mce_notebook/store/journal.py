@@ -114,6 +114,8 @@ class Journal:
         with self._lock:
             if self._closed:
                 raise StoreError(f"The journal of epoch {self.epoch} is closed.")
+            if not frames:
+                return
             self._mark_closed()
             touched = self._sort(frames)
             try:
