@@ -15,7 +15,7 @@ from mce_notebook.declare.columns import coordinate, listed
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.guards import MODULES, Guard
 from mce_notebook.declare.names import read_names, targets
-from mce_notebook.declare.nesting import Spec
+from mce_notebook.declare.nesting import Problem, Spec
 from mce_notebook.declare.parts import Part
 from mce_notebook.declare.reading import Reading
 from mce_notebook.declare.routine import MISSING
@@ -137,10 +137,12 @@ class Binder:
         values = self.evaluate(spec.iterable, local)
         if isinstance(spec.iterable, ast.Name | ast.Attribute) and isinstance(values, Iterator):
             text = ast.unparse(spec.iterable)
-            raise LoopError(
+            raise Problem(
+                "once",
+                spec.iterable,
                 f"`{text}` can be listed only once, because it is a {type(values).__name__}.",
-                self.line(spec.iterable),
                 f"Write `{text} = list(...)` above the loops.",
+                name=text,
             )
         return list(values) if isinstance(values, str) else values
 

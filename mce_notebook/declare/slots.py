@@ -88,6 +88,9 @@ class Slot:
             for site, (_, expression, _) in zip(self.sites, column, strict=True):
                 site.values.append(expression)
         self.value = _filled(self.value, leaves)
+        if len(self.hints) == 1 and re.fullmatch(rf"{re.escape(self.base)}_\d+", self.hints[0]) and not self.constants:
+            # The only result of a row needs no number.
+            self.hints[0] = self.base
         if not self.hints and (self.dims or not self.always):
             # Whether it was written at all is then the only thing to know.
             self.hints.append(self.base)
