@@ -186,6 +186,7 @@ class StoreLedger:
             generation=declaration.generation,
             cwd=declaration.cwd or str(Path(self.root).parent),
             cores=options.cores,
+            sweep=self._sweep.id,
         )
 
 
