@@ -50,6 +50,9 @@ class HostHandle:
     def __repr__(self) -> str:
         return f"<host {self.folder.path.name}, pid {self.process.pid}, {self.state().get('state', 'starting')}>"
 
+    def __del__(self) -> None:
+        self._hang_up()
+
     def alive(self) -> bool:
         """Return whether the host process still runs (microseconds; no message is exchanged)."""
         _reap()
