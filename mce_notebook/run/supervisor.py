@@ -1,0 +1,371 @@
+"""The parent side of one slot: gives it blocks, watches it, and names what killed it.
+
+Nothing user code does gets further than here: a block always comes back as a `BlockResult`. A slot is kept while
+tasks of the same version come; a spare one, already warm, stands by for the next version or the next crash.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+from mce_notebook.declare.grid import Status
+from mce_notebook.plan import Block
+from mce_notebook.run import causes
+from mce_notebook.run.child import Child
+from mce_notebook.run.outcome import cut, failure_frames
+from mce_notebook.run.page import Phase, State
+from mce_notebook.run.protocol import BlockResult, Entering, Evaluate, Handed, Prefix, Refused, Report, Task
+from mce_notebook.store.frames import Failure, Frame
+
+__all__ = ["BlockResult", "Supervisor", "Task", "default_memory"]
+
+_POLL = 0.03
+_KEPT = 2
+_STARTS = 3
+
+
+@dataclass
+class _Run:
+    """A block under way in a slot."""
+
+    task: Task
+    block: Block
+    each: bool
+    budget: float | None
+    timeout: float | None
+    memory: int
+    on_frames: Callable[[list[Frame]], None] | None
+    begun: float = field(default_factory=time.monotonic)
+    frames: list[Frame] = field(default_factory=list)
+    handed: int = 0
+    failed: int = 0
+    nbytes: int = 0
+    entering: Entering | None = None
+    printed: int = 0
+    verdict: tuple[Status, str] | None = None
+    blamed: State | None = None
+    cancelled: bool = False
+
+    def take(self, frames: list[Frame]) -> None:
+        """Keep frames, or pass them on."""
+        self.nbytes += sum(len(frame.body) for frame in frames)
+        if self.on_frames is None:
+            self.frames += frames
+        else:
+            self.on_frames(frames)
+
+
+class Supervisor:
+    """Runs blocks in a slot, one at a time; used by one worker thread, `cancel` and `close` by any.
+
+    Parameters
+    ----------
+    nice : int
+        Added to the niceness of slots; 5 or so on the machine somebody works at.
+    spare : bool
+        Keep a warm slot ready beside the one in use.
+    """
+
+    def __init__(self, *, nice: int = 0, spare: bool = True):
+        self._nice = nice
+        self._spares = spare
+        self._spare: Child | None = None
+        self._children: dict[tuple[str, str, str, int], Child] = {}
+        self._dead: dict[tuple[str, str, str], dict[Prefix, Failure]] = {}
+        self._lock = threading.Lock()
+        self._current: tuple[_Run, Child] | None = None
+        self._closed = False
+        self._busy = threading.Lock()
+
+    def run(
+        self,
+        task: Task,
+        block: Block,
+        *,
+        each: bool,
+        budget: float | None = None,
+        timeout: float | None = None,
+        memory: int | None = None,
+        on_frames: Callable[[list[Frame]], None] | None = None,
+    ) -> BlockResult:
+        """Evaluate a block in the slot; whatever happens there is told in the result.
+
+        Parameters
+        ----------
+        task : Task
+        block : Block
+        each : bool
+            Telemetry per point: for points of a millisecond or more.
+        budget : float, optional
+            Seconds after which the slot hands back what it has not begun.
+        timeout : float, optional
+            Seconds one point, or one setup, may take.
+        memory : int, optional
+            Bytes of physical memory the slot and its children may use; a share of the machine by default.
+        on_frames : callable, optional
+            Receives outcomes as they come, instead of `BlockResult.frames`.
+        """
+        limit = memory if memory is not None else default_memory(task.cores)
+        run = _Run(task, block, each, budget, timeout, limit, on_frames)
+        with self._busy:
+            result = self._attempt(run)
+            if self._spares:
+                self.warm(task.cores)
+        return result
+
+    def cancel(self, store: str | None = None, name: str | None = None) -> bool:
+        """Kill the slot that is evaluating a block now (of that sweep, if named); True if there was one."""
+        with self._lock:
+            if self._current is None:
+                return False
+            run, child = self._current
+            if (store is not None and run.task.store != store) or (name is not None and run.task.name != name):
+                return False
+            run.cancelled = True
+        child.kill()
+        return True
+
+    def warm(self, cores: int = 1) -> None:
+        """Start a spare slot; it warms up by itself."""
+        if self._spare is None and not self._closed:
+            self._spare = Child(cores=cores, nice=self._nice)
+
+    def close(self) -> None:
+        """End all slots; a block under way comes back as cancelled."""
+        self._closed = True
+        self.cancel()
+        with self._busy:
+            for child in [*self._children.values(), *([self._spare] if self._spare else [])]:
+                child.close()
+            self._children.clear()
+            self._spare = None
+
+    def _attempt(self, run: _Run) -> BlockResult:
+        for _ in range(_STARTS):
+            if self._closed:
+                return self._rest(run, reason="cancelled")
+            child = self._child(run.task)
+            report = self._converse(run, child)
+            if report is not None:
+                return self._finished(run, report)
+            returncode = child.bury()
+            state = child.page.state()
+            output = self._output(run, child, state)
+            self._drop(child)
+            if run.cancelled:
+                return self._rest(run, reason="cancelled")
+            # A slot that died between two blocks (a thread of the last one, the machine) has nothing to do with this
+            # one; a new slot takes it.
+            if state.phase != Phase.IDLE or run.handed:
+                return self._died(run, state, returncode, output)
+        return self._rest(run, reason=f"no slot could be started: {causes.exit_cause(returncode)}\n{output}", lost=True)
+
+    def _converse(self, run: _Run, child: Child) -> Report | Refused | None:
+        """Have the slot evaluate the block; None when it died."""
+        key = (run.task.store, run.task.name, run.task.version)
+        run.printed = child.printed.written
+        with self._lock:
+            self._current = (run, child)
+        try:
+            if not child.send(Evaluate(run.task, run.block, run.each, run.budget, self._dead.get(key, {}))):
+                child.kill()
+                return None
+            return self._listen(run, child)
+        except EOFError:
+            if not child.dying():
+                run.verdict = (Status.KILLED, "closed file descriptors that were not its own (os.closerange?)")
+                run.blamed = child.page.state()
+                child.kill()
+            return None
+        finally:
+            with self._lock:
+                self._current = None
+
+    def _listen(self, run: _Run, child: Child) -> Report | Refused:
+        checked = 0.0
+        while True:
+            message: Any = child.receive(_POLL)
+            match message:
+                case Report() | Refused():
+                    return message
+                case Handed():
+                    run.handed = message.done
+                    run.failed += message.failed
+                    run.take(message.frames)
+                case Entering():
+                    run.entering = message
+                case _:
+                    pass
+            now = time.monotonic()
+            if now - checked >= _POLL:
+                checked = now
+                self._check(run, child, now)
+
+    def _check(self, run: _Run, child: Child, now: float) -> None:
+        """Kill the slot if its point takes too long or too much."""
+        if run.verdict is not None:
+            return
+        state = child.page.state()
+        timed = state.phase in {Phase.POINT, Phase.POINTS, Phase.SETUP}
+        if run.timeout is not None and timed and now - state.since > run.timeout:
+            # Read twice: a state torn between two points must not blame the second.
+            if child.page.state() == state:
+                run.verdict = (Status.TIMEOUT, f"timed out after {run.timeout:g} s")
+        elif child.memory() > run.memory and child.exact_memory() > run.memory:
+            run.verdict = (Status.KILLED, f"exceeded the memory limit of {causes.size(run.memory)}")
+        if run.verdict is not None:
+            run.blamed = state
+            child.kill()
+
+    def _finished(self, run: _Run, report: Report | Refused) -> BlockResult:
+        if isinstance(report, Refused):
+            return self._failing(run, report.failure, run.handed, run.block.count, reason=report.failure.cause)
+        return BlockResult(
+            run.frames,
+            report.done,
+            (report.leftover,) if report.leftover is not None else (),
+            report.seconds,
+            report.cpu,
+            report.failed,
+            run.nbytes,
+            reason="; ".join(report.notes),
+        )
+
+    def _died(self, run: _Run, state: State, returncode: int, output: str) -> BlockResult:
+        """Tell the death of the slot: as an outcome, or as a loss."""
+        status, cause = run.verdict or (Status.KILLED, causes.exit_cause(returncode))
+        lost = run.verdict is None and returncode == -SIGKILL
+        if run.verdict is not None and (run.blamed is None or not _same(run.blamed, state)):
+            # The point ended between the decision and the kill: nobody is to blame, and all of it is run again.
+            return self._rest(run, reason=f"the slot was stopped ({cause}) after its point had ended")
+        if state.phase == Phase.POINTS and state.count > 1:
+            return self._careful(run, state)
+        start, stop, where = self._victims(run, state)
+        if lost or where is None:
+            index = int(run.block.indices()[start]) if start < run.block.count else None
+            return self._rest(run, lost=True, killed_point=index, reason=f"the slot was lost: {cause}")
+        failure = causes.killed(cause, where=where, output=output, status=status)
+        if where == "setup" and run.entering is not None:
+            key = (run.task.store, run.task.name, run.task.version)
+            self._dead.setdefault(key, {})[run.entering.prefix] = failure
+        return self._failing(run, failure, start, stop, reason=cause)
+
+    def _victims(self, run: _Run, state: State) -> tuple[int, int, causes.Where | None]:
+        """Return the positions in the block that a dead slot leaves without values, and what they were in."""
+        match state.phase:
+            case Phase.POINT | Phase.POINTS:
+                return state.position, state.position + 1, "point"
+            case Phase.SETUP if run.entering is not None:
+                return max(run.handed, run.entering.start), run.entering.stop, "setup"
+            case Phase.LOADING:
+                return run.handed, run.block.count, "slot"
+            case _:
+                return run.handed, run.handed + 1, None
+
+    def _careful(self, run: _Run, state: State) -> BlockResult:
+        """Find the point that killed the slot: run the points that were under way once more, one by one."""
+        stop = min(state.position + state.count, run.block.count)
+        chunk = cut(run.block, state.position, stop)
+        if chunk is None:
+            return self._rest(run, lost=True, reason="the slot died between two points")
+        again = _Run(run.task, chunk, True, None, run.timeout, run.memory, run.on_frames, run.begun)
+        found = self._attempt(again)
+        around = (cut(run.block, run.handed, state.position), cut(run.block, stop, run.block.count))
+        return BlockResult(
+            run.frames + found.frames,
+            run.handed + found.done,
+            tuple(part for part in (around[0], *found.leftover, around[1]) if part is not None),
+            time.monotonic() - run.begun,
+            found.cpu,
+            run.failed + found.failed,
+            run.nbytes + found.nbytes,
+            found.lost,
+            found.killed_point,
+            found.reason,
+        )
+
+    def _failing(self, run: _Run, failure: Failure, start: int, stop: int, *, reason: str) -> BlockResult:
+        """Record one failure for some points of the block and hand back the others."""
+        struck = cut(run.block, start, stop)
+        if struck is None:
+            return self._rest(run, reason=reason)
+        run.take(failure_frames(run.task, struck, failure))
+        run.failed += struck.count
+        around = (cut(run.block, run.handed, start), cut(run.block, stop, run.block.count))
+        return BlockResult(
+            run.frames,
+            run.handed + struck.count,
+            tuple(part for part in around if part is not None),
+            time.monotonic() - run.begun,
+            0.0,
+            run.failed,
+            run.nbytes,
+            killed_point=int(struck.indices()[0]) if failure.status != Status.FAILED else None,
+            reason=reason,
+        )
+
+    def _rest(self, run: _Run, *, reason: str, lost: bool = False, killed_point: int | None = None) -> BlockResult:
+        """Hand back everything that has no outcome yet."""
+        rest = cut(run.block, run.handed, run.block.count)
+        return BlockResult(
+            run.frames,
+            run.handed,
+            () if rest is None else (rest,),
+            time.monotonic() - run.begun,
+            0.0,
+            run.failed,
+            run.nbytes,
+            lost,
+            killed_point,
+            reason,
+        )
+
+    def _output(self, run: _Run, child: Child, state: State) -> str:
+        """Return what the point printed, then what came through the file descriptors (C code, child processes)."""
+        printed = child.page.output.text(state.mark)
+        return printed + child.printed.text(run.printed)
+
+    def _child(self, task: Task) -> Child:
+        key = (task.store, task.name, task.version, task.cores)
+        child = self._children.pop(key, None)
+        if child is None:
+            while len(self._children) >= _KEPT:
+                self._drop(next(iter(self._children.values())))
+            child = self._new(task.cores)
+        self._children[key] = child
+        return child
+
+    def _new(self, cores: int) -> Child:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.cores == cores and spare.process.poll() is None:
+            return spare
+        if spare is not None:
+            spare.close()
+        return Child(cores=cores, nice=self._nice)
+
+    def _drop(self, child: Child) -> None:
+        for key in [key for key, other in self._children.items() if other is child]:
+            del self._children[key]
+        child.close()
+
+
+@cache
+def default_memory(cores: int) -> int:
+    """Return the bytes one slot may use when nothing is said: its share of 90 % of the machine's memory."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(0.9 * total / max(1, (os.cpu_count() or 1) // max(1, cores)))
+
+
+def _same(before: State, after: State) -> bool:
+    return (before.phase, before.position, before.since) == (after.phase, after.position, after.since)
