@@ -9,6 +9,8 @@ The folder of a bundle holds::
     modules/...          sources of local modules
 """
 
+import contextlib
+import dataclasses
 import importlib
 import json
 import mmap
@@ -23,12 +25,12 @@ from typing import Any, Protocol
 
 from mce_notebook.declare import contents, pickles, signing
 from mce_notebook.declare.experiment import Experiment
-from mce_notebook.declare.importing import SnapshotFinder
+from mce_notebook.declare.importing import SnapshotFinder, Sources
 from mce_notebook.declare.modules import overlay, snapshot
 from mce_notebook.declare.signing import sign, trust
 from mce_notebook.errors import DeclarationError, UntrustedCode
 
-__all__ = ["Bundle", "load", "pack", "sign", "trust"]
+__all__ = ["Bundle", "active", "load", "pack", "sign", "trust"]
 
 FORMAT = 1
 PICKLE = "experiment.pickle"
@@ -80,7 +82,9 @@ def pack(experiment: Experiment, grid: HoldsObjects | None, write_object: Callab
         When a local module was edited and not reloaded, or something cannot be pickled.
     """
     values = grid.object_values() if grid is not None else {}
-    patches = overlay(experiment.module_values)
+    # What was loaded from a bundle is packed from its own sources: the files on disk may be newer.
+    kept = experiment.sources
+    patches = overlay(experiment.module_values) if kept is None else kept.patches
     digests: list[str] = []
     sizes: list[int] = []
 
@@ -93,31 +97,32 @@ def pack(experiment: Experiment, grid: HoldsObjects | None, write_object: Callab
         return False
 
     try:
-        content, referenced = pickles.dumps((experiment, values, patches), keep_in_band)
+        with active(experiment):
+            content, referenced = pickles.dumps((experiment, values, patches), keep_in_band)
     except Exception as error:  # whatever the user's own reducers raise
         raise DeclarationError(_unpicklable(experiment, error)) from error
-    sources = snapshot({*experiment.module_values, *referenced})
+    sources = _sources(experiment, referenced)
     files = {
         PICKLE: content,
         CLOSURE: json.dumps(experiment.version.to_json(), indent=1, ensure_ascii=False).encode(),
-        **{f"{MODULES}/{path}": text for path, text in sources.files.items()},
+        **{f"{MODULES}/{path}": text for path, text in sources.items()},
     }
-    key = _key(experiment, values, sources.files)
+    key = _key(experiment, values, sources)
     manifest = {
         "format": FORMAT,
         "key": key,
         "python": platform.python_version(),
         "files": {name: signing.file_digest(files[name]) for name in sorted(files)},
         "buffers": [{"digest": digest, "size": size} for digest, size in zip(digests, sizes, strict=True)],
-        "imported": sorted(name for name in experiment.module_values if name in sys.modules) if patches else [],
+        "imported": _imported(experiment) if patches else [],
     }
     files[signing.MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
     files[signing.SIGNATURE] = sign(files)
     return Bundle(key, files)
 
 
-def load(folder: Path, objects: Path) -> tuple[Experiment, dict[Any, Any]]:
-    """Load a bundle in a process of its own, which must not have imported the user's modules yet.
+def load(folder: Path, objects: Path, *, stay: bool = True) -> tuple[Experiment, dict[Any, Any]]:
+    """Load a bundle.
 
     Parameters
     ----------
@@ -126,6 +131,10 @@ def load(folder: Path, objects: Path) -> tuple[Experiment, dict[Any, Any]]:
     objects : Path
         Folder of the captured buffers. They are mapped copy-on-write: many slots share their pages, and what user
         code writes into an array is its own.
+    stay : bool
+        True for a process that runs nothing else and has not imported the user's modules: its imports find the
+        snapshot from now on. False for a notebook: its own modules are not touched, and code of the experiment runs
+        inside ``with active(experiment):``.
 
     Returns
     -------
@@ -141,15 +150,42 @@ def load(folder: Path, objects: Path) -> tuple[Experiment, dict[Any, Any]]:
     _check_python(folder, manifest)
     files = {name: signing.verified_file(folder, name, manifest) for name in manifest["files"]}
     prefix = f"{MODULES}/"
-    sources = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
-    SnapshotFinder(folder / MODULES, sources).install()
+    texts = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
+    sources = Sources(SnapshotFinder(folder / MODULES, texts), texts)
     buffers = [_map(objects / entry["digest"], entry["size"]) for entry in manifest["buffers"]]
-    for name in manifest["imported"]:
-        importlib.import_module(name)
-    experiment, values, patches = pickle.loads(files[PICKLE], buffers=buffers)
-    for (module, name), value in patches.items():
-        setattr(importlib.import_module(module), name, value)
+    if stay:
+        sources.finder.install()
+    with contextlib.nullcontext() if stay else sources.active():
+        for name in manifest["imported"]:
+            importlib.import_module(name)
+        experiment, values, sources.patches = pickle.loads(files[PICKLE], buffers=buffers)
+        for (module, name), value in sources.patches.items():
+            setattr(importlib.import_module(module), name, value)
+    if not stay:
+        experiment = dataclasses.replace(experiment, sources=sources)
     return experiment, values
+
+
+def active(experiment: Experiment) -> contextlib.AbstractContextManager[None]:
+    """Let the code of an experiment import its own modules, for the time of a `with` block.
+
+    It does nothing for an experiment that was declared in this process, whose modules are those loaded.
+    """
+    return contextlib.nullcontext() if experiment.sources is None else experiment.sources.active()
+
+
+def _sources(experiment: Experiment, referenced: set[str]) -> dict[str, bytes]:
+    """Collect sources of local modules, by path."""
+    kept = experiment.sources
+    if kept is None:
+        return snapshot({*experiment.module_values, *referenced}).files
+    fresh = {name for name in referenced if not kept.finder.owns(name)}
+    return {**snapshot(fresh).files, **kept.files}
+
+
+def _imported(experiment: Experiment) -> list[str]:
+    with active(experiment):
+        return sorted(name for name in experiment.module_values if name in sys.modules)
 
 
 def _map(path: Path, size: int) -> mmap.mmap:

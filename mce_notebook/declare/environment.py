@@ -108,8 +108,8 @@ def _blas() -> str:
     """Name and version of the BLAS that NumPy was built with."""
     import numpy as np
 
-    config = np.show_config(mode="dicts")
-    blas = (config or {}).get("Build Dependencies", {}).get("blas", {})
+    config: dict[str, Any] = dict(np.show_config(mode="dicts"))
+    blas = config.get("Build Dependencies", {}).get("blas", {})
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 

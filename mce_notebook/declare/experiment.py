@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from mce_notebook.declare import contents
 from mce_notebook.declare.closure import Closure, Walk
@@ -29,6 +29,10 @@ __all__ = [
     "from_function",
     "from_nest",
 ]
+
+if TYPE_CHECKING:
+    from mce_notebook.declare.importing import Sources
+    from mce_notebook.declare.loops import Bound
 
 Streams = Literal["none", "rng", "seed", "both"]
 
@@ -92,6 +96,8 @@ class Experiment:
         Local modules reached, and the names that were read from them.
     home : dict or None
         The namespace that the notebook's functions have as their globals.
+    sources : Sources or None
+        Of an experiment loaded from a bundle beside other code (see `bundle.load`): where its modules are.
     """
 
     name: str
@@ -113,6 +119,7 @@ class Experiment:
     version: Version = field(default_factory=lambda: Version(""))
     module_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     home: dict[str, Any] | None = field(default=None, repr=False)
+    sources: "Sources | None" = field(default=None, repr=False)
 
     def compiled(self) -> Compiled:
         """Make the callables; done once per slot."""
@@ -128,6 +135,7 @@ class Experiment:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        state["sources"] = None
         if self.home is not None:
             state["home"] = _anchor(self.home)
         return state
@@ -154,37 +162,8 @@ def _anchor(home: dict[str, Any]) -> types.FunctionType:
     return anchor
 
 
-class BoundNest(Protocol):
-    """What is needed of loops read from a cell (`loops.Bound`)."""
-
-    @property
-    def point(self) -> Routine:
-        """The body of the innermost axis."""
-        ...
-
-    @property
-    def setups(self) -> tuple[Setup, ...]:
-        """Statements between the loops."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[str, ...] | None:
-        """Names of what the point returns."""
-        ...
-
-    @property
-    def generator_names(self) -> tuple[str, ...]:
-        """Loop variables over `replicates(...)`."""
-        ...
-
-    @property
-    def grid(self) -> Any:
-        """The grid."""
-        ...
-
-
 def from_nest(
-    bound: BoundNest,
+    bound: "Bound",
     namespace: dict[str, Any],
     *,
     name: str,
@@ -205,9 +184,9 @@ def from_nest(
         Name of the experiment; its hash is the root seed unless `seed` is given.
     seed : int, optional
     dims : mapping, optional
-        Names of the dimensions of array outputs.
+        Names of the dimensions of array outputs, besides those the loops give.
     shared : sequence of str, optional
-        Axes left out of the stream's key.
+        Axes left out of the stream's key, besides those `replicates` names.
     depends : iterable of paths, optional
         Data files whose content belongs to the version.
 
@@ -225,7 +204,8 @@ def from_nest(
         walk.add_routine(setup.routine, f"the setup of axis {number}" if len(bound.setups) > 1 else "the setup")
         if _setup_draws(setup, bound, namespace, parameters):
             draws = True
-            enclosing = ", ".join(tuple(bound.grid.names)[: setup.depth])
+            axes = bound.grid.parts[0].axes[: setup.depth]
+            enclosing = ", ".join(coordinate.name for axis in axes for coordinate in axis.coordinates)
             walk.add_fact(f"the axes around the random setup at depth {setup.depth}", enclosing)
     walk.add_routine(bound.point, "the point")
     _add_files(walk, depends)
@@ -245,9 +225,9 @@ def from_nest(
         fresh_generators=_keeps(bound.point, bound.generator_names),
         global_rng=_global_rng(closure.version),
         draws_in_setup=draws,
-        shared=tuple(shared),
+        shared=tuple(dict.fromkeys((*bound.shared, *shared))),
         root=root_seed(name, seed),
-        dims=_tuples(dims),
+        dims=_tuples({**bound.dims, **(dims or {})}),
         version=closure.version,
         module_values=closure.module_values,
         home=namespace,
@@ -324,7 +304,7 @@ def _notebook_of(function: types.FunctionType | None) -> dict[str, Any] | None:
     return function.__globals__
 
 
-def _setup_draws(setup: Setup, bound: BoundNest, namespace: dict[str, Any], parameters: set[str]) -> bool:
+def _setup_draws(setup: Setup, bound: "Bound", namespace: dict[str, Any], parameters: set[str]) -> bool:
     if set(setup.routine.parameters) & set(bound.generator_names):
         return True
     walk = Walk(namespace, parameters=parameters, mirror=True)

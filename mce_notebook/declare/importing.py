@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
@@ -52,7 +53,7 @@ class SnapshotFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder.find_spec`."""
-        if fullname.partition(".")[0] not in self.roots:
+        if not self.owns(fullname):
             return None
         base = fullname.replace(".", "/")
         for relative, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
@@ -84,14 +85,47 @@ class SnapshotFinder(importlib.abc.MetaPathFinder):
         """Put this finder first; modules of the same roots that are loaded already stay."""
         sys.meta_path.insert(0, self)
 
+    def owns(self, module: str) -> bool:
+        """Whether a module, by its full name, is to come from here."""
+        return module.partition(".")[0] in self.roots
+
+
+class Sources:
+    """Modules of a loaded experiment, kept apart from modules of the same names that this process uses itself.
+
+    Parameters
+    ----------
+    finder : SnapshotFinder
+    files : mapping of str to bytes
+        What the finder serves.
+    """
+
+    def __init__(self, finder: SnapshotFinder, files: Mapping[str, bytes]) -> None:
+        self.finder = finder
+        self.files = files
+        # Values set in memory when the experiment was declared; see `modules.overlay`.
+        self.patches: dict[tuple[str, str], Any] = {}
+        self._modules: dict[str, types.ModuleType] = {}
+
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Find modules here for the time of a `with` block."""
-        self.install()
+    def active(self) -> Iterator[None]:
+        """Let imports find these modules for the time of a `with` block, and nobody see them afterwards.
+
+        Not for several threads at once: the table of loaded modules belongs to the process.
+        """
+        aside = self._take()
+        sys.modules.update(self._modules)
+        self.finder.install()
         try:
             yield
         finally:
-            sys.meta_path.remove(self)
+            sys.meta_path.remove(self.finder)
+            self._modules = self._take()
+            sys.modules.update(aside)
+
+    def _take(self) -> dict[str, types.ModuleType]:
+        """Remove the modules of these names from the table, and return them."""
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if self.finder.owns(name)}
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Literal
 _STDLIB = tuple({sysconfig.get_path(key) for key in ("stdlib", "platstdlib")})
 _SITE = ("site-packages", "dist-packages")
 _OURSELVES = __name__.partition(".")[0]
+_ABSENT = "unknown"
 # What IPython puts into a notebook's namespace; code that mentions it runs elsewhere without a notebook.
 _NOTEBOOK = frozenset({"IPython", "ipykernel", "ipywidgets", "traitlets"})
 
@@ -33,13 +34,25 @@ class Origin:
     version: str = ""
 
 
-@functools.lru_cache(maxsize=4096)
+_known: dict[str, Origin] = {}
+
+
 def origin(module: str | None) -> Origin:
     """Tell where a module comes from, by the name of its root.
 
     Editable installs are local: their files change without their version changing.
     """
     root = (module or "builtins").partition(".")[0]
+    known = _known.get(root)
+    if known is None:
+        known = _find(root)
+        # A module that is not there yet may be written or installed while the notebook is open.
+        if known.version != _ABSENT:
+            _known[root] = known
+    return known
+
+
+def _find(root: str) -> Origin:
     if root == "__main__":
         return Origin("local")
     if root == _OURSELVES:
@@ -82,7 +95,7 @@ def _installed(root: str) -> Origin:
     try:
         return Origin("installed", name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Origin("installed", name, "unknown")
+        return Origin("installed", name, _ABSENT)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import functools
 import io
 import pickle
 import random
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,7 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no t
             return _numpy_generator, ()
         elif obj is getattr(random, "_inst"):  # noqa: B009 - a private name
             return _random_generator, ()
-        elif isinstance(obj, functools._lru_cache_wrapper) and getattr(obj, "__module__", None) == "__main__":
+        elif isinstance(obj, functools._lru_cache_wrapper) and not _is_importable(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         elif isinstance(obj, types.BuiltinMethodType | types.MethodType) and obj.__self__ in _GLOBAL_GENERATORS:
             return getattr, (obj.__self__, obj.__name__)
@@ -92,6 +93,14 @@ class _Identities:
 
 
 _GLOBAL_GENERATORS = _Identities(np.random.mtrand._rand, getattr(random, "_inst"))  # noqa: B009
+
+
+def _is_importable(value: Any) -> bool:
+    """Whether a function is what its module has under its name."""
+    found: Any = sys.modules.get(value.__module__) if value.__module__ != "__main__" else None
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _is_shell(value: Any) -> bool:

@@ -174,13 +174,16 @@ def _name(fn: Any, function: types.FunctionType | None) -> str:
 
 
 def _parameters(fn: Any, axes: tuple[str, ...]) -> Mapping[str, inspect.Parameter]:
-    if isinstance(fn, np.ufunc) and fn.nin != len(axes):
+    if isinstance(fn, np.ufunc) and fn.nin != len([name for name in axes if name != "replicate"]):
         raise DeclarationError(f"`{fn.__name__}` takes {fn.nin} arguments and there are {len(axes)} axes.")
+    # Arguments of functions in C, which often have no names: axes in their order.
+    in_order = {name: _KINDS(name, _KINDS.POSITIONAL_ONLY) for name in axes if name != "replicate"}
+    if isinstance(fn, np.ufunc):
+        return in_order
     try:
         return inspect.signature(fn).parameters
     except (ValueError, TypeError):
-        # Functions written in C that do not say what they take: axes in their order.
-        return {name: _KINDS(name, _KINDS.POSITIONAL_ONLY) for name in axes if name != "replicate"}
+        return in_order
 
 
 def _check(

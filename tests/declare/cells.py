@@ -4,7 +4,7 @@ import ast
 import itertools
 import linecache
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mce_notebook.declare.routine import Routine, Setup
@@ -63,6 +63,8 @@ class Nest:
     setups: tuple[Setup, ...] = ()
     outputs: tuple[str, ...] | None = ("y",)
     generator_names: tuple[str, ...] = ()
+    dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
 
 
 def nest(names: str, parameters: str, body: str, **rest: Any) -> Nest:

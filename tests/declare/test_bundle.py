@@ -478,3 +478,35 @@ def test_a_buffer_of_another_size_is_refused(written: Written) -> None:
     path = next(written.objects.iterdir())
     path.write_bytes(path.read_bytes()[:-8])
     refused(written)
+
+
+# ---- loading beside other code
+
+
+def test_a_notebook_that_loads_an_old_bundle_keeps_its_own_modules(local, written: Written, tmp_path: Path) -> None:
+    folder = local(
+        {"beside.py": "def f(x):\n    import beside_lazy\n    return x + beside_lazy.K\n", "beside_lazy.py": "K = 1\n"}
+    )
+    namespace = run_cell("import beside\nbeside.EXTRA = 10\ndef point(n):\n    return beside.f(n) + beside.EXTRA", {})
+    packed = written.pack(from_function(namespace["point"], ("n",), name="e"))
+    del sys.modules["beside"]
+    sys.modules.pop("beside_lazy", None)
+    (folder / "beside.py").write_text("def f(x):\n    return -1\n")
+    (folder / "beside_lazy.py").write_text("K = 99\n")
+    importlib.invalidate_caches()
+    finders = list(sys.meta_path)
+
+    experiment, _ = bundle.load(written.code, written.objects, stay=False)
+    assert sys.meta_path == finders
+    import beside
+
+    assert beside.f(5) == -1
+    with bundle.active(experiment):
+        assert experiment.compiled().point(5) == 16
+    assert sys.modules["beside"] is beside
+    assert beside.f(5) == -1
+    # Packed again, as an extension does, it is still the code it was.
+    again = Written(tmp_path / "again")
+    repacked = again.pack(experiment)
+    assert repacked.key == packed.key
+    assert again.run("print(compiled.point(5))", cwd=folder) == "16"

@@ -128,6 +128,7 @@ def point(n, k=1):
 '''
 
 # (what, text, replacement)
+# ruff: noqa: E501 - a case is a line
 SAME = [
     ("comment", "    return middle(x)", "    # explain\n    return middle(x)  # more"),
     ("docstring changed", '"""Scale x."""', '"""Something else."""'),
@@ -353,7 +354,7 @@ def test_axes_around_a_random_setup_belong_to_the_version() -> None:
 
 def hash_of(value) -> str:
     def point(n):
-        return n if value is None else n
+        return n, value
 
     return from_function(point, ("n",)).version.hash
 
