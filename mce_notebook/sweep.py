@@ -335,10 +335,12 @@ class Sweep:
         return self
 
     def _ask(self, verb: str) -> None:
-        self._store.add_intent(verb, by="handle")
+        # The intent is the order; the host only has to look. Telling it the verb as well would let a request that it
+        # reads late overrule an intent that came after.
+        self._store.add_intent(verb, by="you")
         host = self._host()
         if host is not None:
-            host.request({"verb": verb, "store": str(self._store.paths.folder.parent), "name": self.name})
+            host.request({"verb": "run", "store": str(self._store.paths.folder.parent), "name": self.name})
             host.close()
 
     def _host(self) -> Any:

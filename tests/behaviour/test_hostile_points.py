@@ -114,9 +114,7 @@ def test_every_other_point_is_done_and_each_of_these_is_named(root: Path) -> Non
 
 
 def test_another_type_and_a_hundred_megabytes(root: Path) -> None:
-    run = mce.sweep(
-        behave, kind=["good", "large"], n=[1, 2], on="local", outputs=["value"], name="large_ones"
-    )
+    run = mce.sweep(behave, kind=["good", "large"], n=[1, 2], on="local", outputs=["value"], name="large_ones")
     run.result(timeout=100)
     assert int((run.dataset.status == 2).sum()) >= 2
     words = mce.sweep(behave, kind=["text"], n=[1, 2], on="local", outputs=["value"], name="words")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mce_notebook.declare.options import Options
 
+from mce_notebook.declare.options import Options
 from mce_notebook.errors import LoopError
 from mce_notebook.sweep import Sweep, declare_cell
 
@@ -145,11 +145,7 @@ def plain(cell: Cell) -> dict[str, Any]:
 def same(left: Any, right: Any) -> bool:
     """Equal to the last bit, in value and, for containers, in shape."""
     if isinstance(left, dict):
-        return (
-            isinstance(right, dict)
-            and list(left) == list(right)
-            and all(same(left[k], right[k]) for k in left)
-        )
+        return isinstance(right, dict) and list(left) == list(right) and all(same(left[k], right[k]) for k in left)
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(itertools.starmap(same, zip(left, right, strict=True)))
     if isinstance(left, np.ndarray):
@@ -159,9 +155,7 @@ def same(left: Any, right: Any) -> bool:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=LAX)
 @given(cell=cells(), order=st.sampled_from(["coarse", "random", "listed"]))
-def test_every_way_of_running_is_the_same(
-    cell: Cell, order: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_way_of_running_is_the_same(cell: Cell, order: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         expected = plain(cell)
     except ZeroDivisionError:

@@ -43,8 +43,6 @@ def test_ten_million_points_keep_the_kernel_small(root: Path) -> None:
         print(round(peak))
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=190, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=190, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 400

@@ -63,9 +63,7 @@ def test_changed_code_makes_points_stale_and_reverting_brings_them_back(root: Pa
     def second(n: int) -> float:
         return n + 2.0
 
-    assert mce.sweep(first, n=[1, 2], name="versions", outputs=["y"]).result(
-        timeout=60
-    ).y.values.tolist() == [2, 3]
+    assert mce.sweep(first, n=[1, 2], name="versions", outputs=["y"]).result(timeout=60).y.values.tolist() == [2, 3]
     changed = mce.sweep(second, n=[1, 2], name="versions", outputs=["y"])
     assert runs(changed) == 2
     assert any("changed" in reason for reason in changed.launched.reasons)
