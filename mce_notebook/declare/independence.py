@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 
-from mce_notebook.declare.names import bindings, callee, exposed, mutations, read_names, reads, root, stores
+from mce_notebook.declare.names import bindings, callee, exposed, mutations, read_names, reads, stores
 from mce_notebook.declare.nesting import Level, Problem
 
 _GENERATORS = {"default_rng", "RandomState", "Generator", "Random", "SeedSequence", "PCG64", "Philox", "MT19937"}
@@ -113,16 +113,21 @@ def _check_carried(level: Level, number: int, region: Sequence[ast.stmt]) -> Non
 def _carried(name: str, node: ast.Name, level: Level, number: int, region: Sequence[ast.stmt]) -> Problem:
     best = _best_so_far(name, region)
     if best is not None:
+        return _best(best, name, number)
+    where = next((n for other, n in bindings(list(region)) if other == name), node)
+    running = next((s for s in _statements(region) if _running_best(s, name)), None)
+    if running is not None:
+        return _best(running, name, number)
+    adds = next((s for s in _statements(region) if isinstance(s, ast.AugAssign) and s.target is where), None)
+    if adds is not None and isinstance(adds.value, ast.Constant):
         return Problem(
-            "best",
-            best,
-            f"`{name}` keeps the best so far, so every point would need the ones before it.",
-            "Look for the best after the loops.",
+            "counter",
+            adds,
+            f"`{name}` counts the points and they use the number, which depends on their order.",
+            "Count with `enumerate`.",
             level=number,
             name=name,
         )
-    where = next((n for other, n in bindings(list(region)) if other == name), node)
-    adds = next((s for s in _statements(region) if isinstance(s, ast.AugAssign) and s.target is where), None)
     if adds is not None:
         return Problem(
             "accumulate",
@@ -140,6 +145,24 @@ def _carried(name: str, node: ast.Name, level: Level, number: int, region: Seque
         level=number,
         name=name,
     )
+
+
+def _best(node: ast.stmt, name: str, number: int) -> Problem:
+    return Problem(
+        "best",
+        node,
+        f"`{name}` keeps the best so far, so every point would need the ones before it.",
+        "Look for the best after the loops.",
+        level=number,
+        name=name,
+    )
+
+
+def _running_best(node: ast.stmt, name: str) -> bool:
+    """Whether a statement is ``low = min(low, …)``."""
+    if not isinstance(node, ast.Assign) or callee(node.value) not in {"min", "max", "np.minimum", "np.maximum"}:
+        return False
+    return name in stores(node.targets) and name in read_names(node.value)
 
 
 def _best_so_far(name: str, region: Sequence[ast.stmt]) -> ast.If | None:
@@ -205,7 +228,7 @@ def _check_mutations(
     own = stores(list(point))
     made = [stores(level.before) for level in levels]
     for name, node, method in mutations(list(regions[0])):
-        if name in own or name in imported or name in _MODULES or name == "self" and False:
+        if name in own or name in imported or name in _MODULES:
             continue
         if name not in everywhere:
             if not method or _known_container(name, node, head):
@@ -237,19 +260,17 @@ def _known_container(name: str, node: ast.AST, head: Mapping[str, ast.expr]) -> 
     return _method(node) in _OTHER_METHODS and shown
 
 
-def _mutated(name: str, node: ast.AST, level: int, where: str) -> Problem:
-    target = ast.unparse(node.func if isinstance(node, ast.Call) else node)
+def mutated(text: str, name: str, node: ast.AST, level: int, where: str) -> Problem:
+    """The refusal of an object that points share and change."""
     return Problem(
         "mutated",
         node,
-        f"`{target}` changes `{name}`, which is made {where} and which other points read too.",
+        f"`{text}` changes `{name}`, which is made {where} and which other points read too.",
         f"Let every point change a copy of `{name}`.",
         level=level,
         name=name,
     )
 
 
-def base_of(node: ast.AST) -> str:
-    """Name at the left end of an expression, empty when there is none."""
-    name = root(node)
-    return name.id if name is not None else ""
+def _mutated(name: str, node: ast.AST, level: int, where: str) -> Problem:
+    return mutated(ast.unparse(node.func if isinstance(node, ast.Call) else node), name, node, level, where)

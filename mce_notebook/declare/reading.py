@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.declare import independence
+from mce_notebook.declare.axes import RESERVED
 from mce_notebook.declare.names import Write, bindings, mutations, read_names, reads, stores, targets
 from mce_notebook.declare.nesting import Level, Noise, Problem, Spec, descend, sequence_of
 from mce_notebook.declare.points import Lowering
@@ -125,6 +126,7 @@ def attempt(frame: Frame, depth: int | None) -> Reading:
     body = extraction.block(levels[-1].body)
     _split_setups(reading, body, frame.noise)
     statements = [*reading.point, *(s for level in levels for s in level.before), *_tests(levels)]
+    _check_state(sinks, statements)
     check_reads(sinks, statements)
     independence.check(levels, reading.point, frame.head, frame.imported)
     _check_headers(reading)
@@ -150,6 +152,18 @@ def _point_counters(level: Level, noise: Noise) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _check_state(sinks: Sinks, statements: Sequence[ast.AST]) -> None:
+    """Refuse an object of which every point changes the same part before it reads the whole."""
+    used = read_names(statements)
+    for write in (node for s in statements for node in ast.walk(s) if isinstance(node, Write)):
+        fixed = not any(True for step in write.path for _ in reads(step))
+        if write.op == "set" and write.base in used and fixed and write.path:
+            place: ast.expr = ast.Name(write.base, ast.Load())
+            for step in write.path:
+                place = ast.Subscript(place, step, ast.Load())
+            raise independence.mutated(ast.unparse(place), write.base, write, 0, "above the loops")
+
+
 def _tests(levels: Sequence[Level]) -> list[ast.expr]:
     return [test for level in levels for test, _ in level.guards]
 
@@ -160,6 +174,14 @@ def _check_names(levels: Sequence[Level]) -> None:
         for name in (*level.names, *level.counters):
             if name in seen and name != "_":
                 raise Problem("twice", level.node, f"two loops are both called `{name}`.", "Rename one.", name=name)
+            if name in RESERVED - {"rng"}:
+                raise Problem(
+                    "reserved",
+                    level.node,
+                    f"`{name}` cannot name an axis, because results carry a column of that name.",
+                    "Call it differently.",
+                    name=name,
+                )
             seen.add(name)
 
 
@@ -361,10 +383,6 @@ def _check_places(reading: Reading) -> None:
     for slot in reading.outline.slots:
         grouped = max((t["group"] for t in slot.path if "group" in t), default=0)
         covered = {n for t in slot.path for n in _covered(t, specs)} | {n for n, k in enumerate(owner) if k < grouped}
-        if slot.op == "set":
-            missing = [n for n in range(len(specs)) if n not in covered]
-            if missing:
-                raise _overwritten(reading, slot.sites[0].write, specs[missing[0]])
         unknown = [t["unknown"] for t in _flat(slot.path) if "unknown" in t]
         if unknown:
             raise Problem(
@@ -374,6 +392,10 @@ def _check_places(reading: Reading) -> None:
                 "Append a row with that value in it.",
                 name=slot.base,
             )
+        if slot.op == "set":
+            missing = [n for n in range(len(specs)) if n not in covered]
+            if missing:
+                raise _overwritten(reading, slot.sites[0].write, specs[missing[0]])
 
 
 def _flat(path: Sequence[Template]) -> list[Template]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mce_notebook.declare.lifting import LIFTS
-from mce_notebook.declare.names import bindings, callee, read_names, stores, targets
+from mce_notebook.declare.names import bindings, callee, mutations, read_names, stores, targets
 from mce_notebook.declare.nesting import Level, Problem, descend, find_noise
 from mce_notebook.declare.rewriting import Edits
 from mce_notebook.declare.sinks import head_bindings
@@ -236,10 +236,11 @@ def _read_after(page: Page) -> str:
         if isinstance(around, ast.For):
             break
         statement = around
-    if not _movable(statement, page.loop):
+    moved = statement.body if isinstance(statement, ast.If) and not statement.orelse else [statement]
+    if not all(_movable(s, page.loop) for s in moved):
         return ""
-    text = _dedented(page.edits.text(statement), page.edits.indentation(statement))
-    return page.edits.delete(statement).after(page.loop, text).apply()
+    texts = [_dedented(page.edits.text(s), page.edits.indentation(s)) for s in moved]
+    return page.edits.delete(statement).after(page.loop, "\n".join(texts)).apply()
 
 
 def _around(tree: ast.stmt, node: ast.stmt) -> ast.stmt | None:
@@ -251,10 +252,12 @@ def _around(tree: ast.stmt, node: ast.stmt) -> ast.stmt | None:
 
 
 def _movable(node: ast.stmt, loop: ast.For) -> bool:
-    """Whether nothing left in the loops needs what a statement binds."""
+    """Whether a statement can follow the loops: it needs nothing of one point, and nothing in them needs it."""
     if any(isinstance(n, ast.Continue | ast.Break | ast.Return) for n in ast.walk(node)):
         return False
     bound = {name for name, _ in bindings(node)}
+    if read_names(node) & (stores(loop) - bound) or any(True for _ in mutations(node)):
+        return False
     inside = {id(n) for n in ast.walk(node)}
     rest = (n for n in ast.walk(loop) if isinstance(n, ast.Name) and id(n) not in inside)
     return not any(n.id in bound for n in rest)
@@ -267,6 +270,8 @@ def _dedented(text: str, margin: str) -> str:
 def _no_best(page: Page) -> str:
     """Leave the search for the best out; the value it compares is the result."""
     statement = page.statement()
+    if isinstance(statement, ast.Assign):
+        return _no_running(page, statement)
     while isinstance(around := _around(page.loop, statement), ast.If):
         statement = around
     if not isinstance(statement, ast.If):
@@ -286,6 +291,20 @@ def _no_best(page: Page) -> str:
             page.edits.after(last, value)
     place = "argmin" if any(isinstance(n, ast.Lt | ast.LtE) for n in ast.walk(statement.test)) else "argmax"
     page.edits.after(page.loop, f'# NAME.dataset["{value}"].{place}(...) finds the best afterwards')
+    return page.edits.apply()
+
+
+def _no_running(page: Page, statement: ast.Assign) -> str:
+    """``low = min(low, f(n))`` -> the value alone."""
+    assert isinstance(statement.value, ast.Call)
+    values = [a for a in statement.value.args if page.problem.name not in read_names(a)]
+    if len(values) != 1:
+        return ""
+    name = page.free(f"{page.problem.name}_value")
+    page.edits.replace(statement, f"{name} = {page.edits.text(values[0])}")
+    last = page.levels[-1].node.body[-1]
+    if not _writes(page, statement):
+        page.edits.after(last, name)
     return page.edits.apply()
 
 
@@ -352,7 +371,6 @@ def _name_results(page: Page) -> str:
     known = set(page.variables)
     shown = [s for s in level.node.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
     names: list[str] = []
-    extra: list[str] = []
     for statement in shown:
         assert isinstance(statement.value, ast.Call)
         for argument in _shown(statement.value):
@@ -360,7 +378,7 @@ def _name_results(page: Page) -> str:
             if isinstance(argument, ast.Name):
                 names += [argument.id] if argument.id not in known else []
             elif isinstance(argument, ast.Call) and text and not names:
-                extra.append(f"result = {text}")
+                page.edits.before(statement, f"result = {text}").replace(argument, "result")
                 names.append("result")
     if not names:
         assigned = [n for s in level.node.body for n, _ in bindings(s)]
@@ -374,7 +392,7 @@ def _name_results(page: Page) -> str:
     if last.lineno == level.node.lineno:
         return ""
     found = list(dict.fromkeys(names))
-    return page.edits.after(last, "\n".join([*extra, ", ".join(found)])).apply()
+    return page.edits.after(last, ", ".join(found)).apply()
 
 
 def _shown(call: ast.Call) -> Sequence[ast.expr]:
@@ -390,6 +408,22 @@ def _shown(call: ast.Call) -> Sequence[ast.expr]:
         else:
             found.append(argument)
     return found
+
+
+def _enumerate(page: Page) -> str:
+    """``k += 1`` -> ``enumerate``, where there is one loop to count."""
+    step = page.statement()
+    if len(page.levels) > 1 or not isinstance(step, ast.AugAssign):
+        return ""
+    name = page.problem.name
+    made = page.made.get(name)
+    begun = made.value if isinstance(made, ast.Constant) and isinstance(made.value, int) else 0
+    first = begun + 1 if step is page.loop.body[0] else begun
+    target, values = page.edits.text(page.loop.target), page.edits.text(page.loop.iter)
+    target = f"({target})" if isinstance(page.loop.target, ast.Tuple) else target
+    page.edits.replace(page.loop.target, f"{name}, {target}")
+    page.edits.replace(page.loop.iter, f"enumerate({values}, {first})" if first else f"enumerate({values})")
+    return page.edits.delete(step).apply()
 
 
 def _make_sink(page: Page) -> str:
@@ -421,4 +455,5 @@ _REWRITES: dict[str, Rewrite] = {
     "nothing": _name_results,
     "undefined": _make_sink,
     "once": _list_once,
+    "counter": _enumerate,
 }
