@@ -306,7 +306,11 @@ class Hostile:
         raise RuntimeError(f"do not touch {name}")
 
 
-@pytest.mark.parametrize("value", [Hostile(), np.array([2**2000, None], object), {"a": Hostile()}, [Hostile()]], ids=["object", "number", "dict", "list"])
+@pytest.mark.parametrize(
+    "value",
+    [Hostile(), np.array([2**2000, None], object), {"a": Hostile()}, [Hostile()]],
+    ids=["object", "number", "dict", "list"],
+)
 @pytest.mark.parametrize("names", [("a",), None])
 def test_what_does_not_let_itself_be_read_is_a_failure(value: Any, names: Any) -> None:
     assert list(failures(store([1.0, value], names))) == [11]
