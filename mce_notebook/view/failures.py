@@ -49,7 +49,7 @@ class Failures:
 
     @cached_property
     def table(self) -> "pd.DataFrame":
-        """One row per failed point: its coordinates, status, cause, type, message and where it failed."""
+        """One row per failed point: coordinates, status, cause, type, message, where, traceback."""
         return table(self._cells.codes(self._points), list(self._found.values()))
 
     @cached_property
@@ -82,10 +82,13 @@ class Failures:
             return "No failures."
         lines = [f"{len(self):,} failure{'' if len(self) == 1 else 's'}: {self._counted()}"]
         lines += [f"  {region}" for region in self.regions]
-        lines += ["", self.table.head(SHOWN).to_string(index=False, max_colwidth=60)]
+        lines += ["", self._short().to_string(index=False, max_colwidth=60)]
         if len(self) > SHOWN:
             lines.append(f"... and {len(self) - SHOWN:,} more in .table")
         return "\n".join(lines)
+
+    def _short(self) -> "pd.DataFrame":
+        return self.table.head(SHOWN).drop(columns="traceback")
 
     def _counted(self) -> str:
         shown = [f"{cause} {count:,}" for cause, count in list(self.causes.items())[:5]]
@@ -101,7 +104,7 @@ class Failures:
         head = f"<p><b>{len(self):,} failure{plural}</b>: {html.escape(self._counted())}</p>"
         rules = "".join(f"<li>{html.escape(str(region))}</li>" for region in self.regions)
         # pandas escapes every cell.
-        rows = self.table.head(SHOWN).to_html(index=False, border=0)
+        rows = self._short().to_html(index=False, border=0)
         more = f"<p>{len(self) - SHOWN:,} more in <code>.table</code></p>" if len(self) > SHOWN else ""
         return head + (f"<ul>{rules}</ul>" if rules else "") + rows + more
 
@@ -116,4 +119,5 @@ def table(codes: Mapping[str, tuple[Integers, npt.NDArray[Any]]], found: Sequenc
     columns["type"] = [failure.type for failure in found]
     columns["message"] = [failure.message for failure in found]
     columns["where"] = [failure.where for failure in found]
+    columns["traceback"] = [failure.traceback for failure in found]
     return pd.DataFrame(columns)

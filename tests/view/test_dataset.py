@@ -384,8 +384,8 @@ def test_what_a_point_printed(lab, failure):
     outcomes = Outcomes([1.0, 2.0], tails={1: "hello\n"})
     lab.journal().append(encode(outcomes, ("mse",), declaration=1, ranges=[(0, 2)], meta={"version": "v1"}))
     snapshot = Snapshot(lab.sweep)
-    assert snapshot.printed(1) == "hello\n"
-    assert snapshot.printed(0) == snapshot.printed(2) == ""
+    assert snapshot.output(1) == "hello\n"
+    assert snapshot.output(0) == snapshot.output(2) == ""
 
 
 def test_threads_look_while_another_reads(lab):

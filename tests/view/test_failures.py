@@ -11,7 +11,7 @@ def test_a_table_and_the_regions(lab, failure):
     found = Failures(Snapshot(lab.sweep))
     assert len(found) == 10
     table = found.table
-    assert list(table.columns) == ["dt", "solver", "n", "status", "cause", "type", "message", "where"]
+    assert list(table.columns) == ["dt", "solver", "n", "status", "cause", "type", "message", "where", "traceback"]
     assert set(table.solver) == {"euler"}
     assert table.message[0] == "at 30"
     assert [region.rule for region in found.regions] == ["dt > 0.1 and solver = euler"]

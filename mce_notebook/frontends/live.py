@@ -1,0 +1,95 @@
+"""The output of a cell while its sweep runs: one display, kept up to date by one thread."""
+
+import contextvars
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from mce_notebook.errors import SweepError
+from mce_notebook.store.catalog import Store
+from mce_notebook.view.dataset import Snapshot
+from mce_notebook.view.mime import bundle
+from mce_notebook.view.progress import Meter, Progress
+
+if TYPE_CHECKING:
+    from mce_notebook.sweep import Sweep
+
+# At most five updates a second, and never more than a tenth of one core of the kernel.
+INTERVAL = 0.2
+SHARE = 0.1
+
+
+class LiveView:
+    """Shows a sweep in the cell that calls `start`, until it ends.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    value : str, optional
+        The output that the picture at the end shows.
+    """
+
+    def __init__(self, sweep: "Sweep", value: str | None = None):
+        self._store = Store(sweep.folder.parent).sweep(sweep.name)
+        self._number = sweep.launched.declaration.number if sweep.launched is not None else None
+        self._value = value
+        self._stop = threading.Event()
+        self._snapshot: Snapshot | None = None
+        self._meter = Meter()
+        self._shown = ""
+        self._thread: threading.Thread | None = None
+        self._handle: Any = None
+
+    def start(self) -> None:
+        """Show the sweep as it is now, and follow it if it runs."""
+        from IPython import display
+
+        progress = self._look()
+        show: Any = display.display
+        self._handle = show(self._bundle(progress), raw=True, display_id=True)
+        if progress.ended or self._handle is None:
+            return
+        # Without the context of this cell the updates would go to whichever cell ran last.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._follow,), name="mce-live", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave the output as it is."""
+        self._stop.set()
+        self._join(1.0)
+
+    def finish(self, timeout: float = 10.0) -> None:
+        """Wait until the last state is shown."""
+        self._join(timeout)
+
+    def _join(self, timeout: float) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            start = time.perf_counter()
+            try:
+                progress = self._look()
+                if progress.ended or progress.text() != self._shown:
+                    self._handle.update(self._bundle(progress), raw=True)
+            except (SweepError, FileNotFoundError) as error:
+                # Removed or unreadable while it was watched: say so where people look.
+                self._handle.update({"text/plain": f"{type(error).__name__}: {error}"}, raw=True)
+                return
+            if progress.ended:
+                return
+            spent = time.perf_counter() - start
+            self._stop.wait(max(INTERVAL, spent / SHARE))
+
+    def _look(self) -> Progress:
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self._store, self._number)
+        self._snapshot.update()
+        return Progress.of(self._store, self._snapshot, self._meter)
+
+    def _bundle(self, progress: Progress) -> dict[str, Any]:
+        assert self._snapshot is not None
+        self._shown = progress.text()
+        return bundle(self._store, self._snapshot, progress, picture=progress.ended, value=self._value)
