@@ -10,7 +10,7 @@ from mce_notebook.declare.axes import RESERVED
 from mce_notebook.declare.names import Write, bindings, mutations, read_names, reads, stores, targets
 from mce_notebook.declare.nesting import Level, Noise, Problem, Spec, descend, sequence_of
 from mce_notebook.declare.points import Lowering
-from mce_notebook.declare.sinks import Extraction, Sinks, check_reads, find_sinks, take_rows
+from mce_notebook.declare.sinks import Extraction, Sinks, check_reads, container_made, find_sinks, take_rows
 from mce_notebook.declare.slots import Outline, Scope, Template, find_aliases, name_outputs
 
 LAST = "rows"
@@ -123,7 +123,7 @@ def attempt(frame: Frame, depth: int | None) -> Reading:
         level.before = extraction.block(level.before)
         _check_mixed(level, number)
     _last_expression(reading)
-    body = extraction.block(levels[-1].body)
+    body = extraction.block(_without_made(levels, sinks))
     _split_setups(reading, body, frame.noise)
     statements = [*reading.point, *(s for level in levels for s in level.before), *_tests(levels)]
     _check_state(sinks, statements)
@@ -136,6 +136,18 @@ def attempt(frame: Frame, depth: int | None) -> Reading:
     reading.outline, _, reading.outputs = reading.lower()
     _check_places(reading)
     return reading
+
+
+def _without_made(levels: Sequence[Level], sinks: Sinks) -> list[ast.stmt]:
+    """The body without ``if a not in D: D[a] = {}``."""
+    kept: list[ast.stmt] = []
+    for statement in levels[-1].body:
+        made = container_made(statement, sinks) if isinstance(statement, ast.If) else None
+        if made is None:
+            kept.append(statement)
+        else:
+            sinks.made.append((*made, len(levels)))
+    return kept
 
 
 def _point_counters(level: Level, noise: Noise) -> dict[str, tuple[int, int]]:
@@ -234,8 +246,9 @@ def _pick_direct(spec: Spec, counter: str, levels: Sequence[Level]) -> None:
                 and not any(node is known for known in subscripts.get(node.value.id, []))
             ):
                 subscripts.setdefault(node.value.id, []).append(node)
+    lengths = {id(n) for level in levels if any(map(sequence_of, level.specs)) for n in reads(level.node.iter)}
     for name, nodes in subscripts.items():
-        inside = {id(node.value) for node in nodes}
+        inside = {id(node.value) for node in nodes} | lengths
         alone = all(id(n) in inside for place in places for n in reads(place) if n.id == name)
         if not alone or any(name in stores(place) for place in places) or name in {n for n, _ in spec.picks}:
             continue

@@ -92,10 +92,13 @@ class Slot:
             # The only result of a row needs no number.
             self.hints[0] = self.base
         if not self.hints and (self.dims or not self.always):
-            # Whether it was written at all is then the only thing to know.
-            self.hints.append(self.base)
-            for site in self.sites:
-                site.values.append(ast.copy_location(ast.Constant(True), site.write))
+            self.mark()
+
+    def mark(self) -> None:
+        """Add an output that tells whether the slot was filled, where there is nothing else to tell."""
+        self.hints.append(self.base)
+        for site in self.sites:
+            site.values.append(ast.copy_location(ast.Constant(True), site.write))
 
     @property
     def constants(self) -> list[str]:
@@ -249,6 +252,8 @@ class Outline:
         for number, slot in enumerate(self.slots):
             slot.always = bool(slot.dims) or all(number in end for end in self._ends)
             slot.settle()
+        if self.slots and not any(slot.hints for slot in self.slots):
+            self.slots[0].mark()
 
     def slot_of(self, write: Write) -> tuple[Slot, "Site"]:
         """The slot a statement fills, and what it fills it with."""
@@ -456,7 +461,7 @@ def _unique(name: str, base: str, used: set[str]) -> str:
         name += "_"
     if name not in used:
         return name
-    if f"{base}_{name}" not in used:
+    if base != name and f"{base}_{name}" not in used:
         return f"{base}_{name}"
     number = 1
     while f"{name}_{number}" in used:
