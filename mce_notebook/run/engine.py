@@ -5,9 +5,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import SweepError
+from mce_notebook.errors import SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.schedule import Job, Verdict
 from mce_notebook.run.shares import Shares
@@ -199,7 +200,8 @@ class Engine:
         before = work.schedule.remaining
         try:
             result = await self._pool.submit(
-                work.task,
+                # Slots write large payloads into the epoch's folder themselves, as soon as there is one.
+                replace(work.task, epoch=self.ledger.epoch),
                 job.block,
                 each=job.each,
                 budget=job.budget,
@@ -260,6 +262,8 @@ class Engine:
                 await self._enforce()
                 if self.message.startswith(UNREADABLE):
                     self.message = ""
+            except UnknownSweep as error:
+                self._fail(error)
             except (SweepError, OSError) as error:
                 # The store may be out of reach for a while; blocks on their way are not harmed by that.
                 self.message = f"{UNREADABLE}{error}"
@@ -277,7 +281,7 @@ class Engine:
         if self._final:
             return
         if orders.verb in ("pause", "cancel", "stop"):
-            self._obey("cancel" if orders.verb == "cancel" else "pause", 0.0 if orders.verb == "cancel" else None)
+            self._obey(orders.verb, 0.0 if orders.verb == "cancel" else None)
             self.message = orders.by
         elif self._order:
             self._order, self._deadline, self.message = "", None, ""

@@ -61,8 +61,18 @@ class Ledger(Protocol):
     name: str
     root: str
 
+    @property
+    def epoch(self) -> int | None:
+        """Number of the epoch that is open, None before."""
+
     def look(self) -> Orders:
-        """Return the orders that hold now."""
+        """Return the orders that hold now.
+
+        Raises
+        ------
+        UnknownSweep
+            If the sweep was removed.
+        """
 
     def assignment(self, flying: Sequence[tuple[Task, "Block"]]) -> Assignment:
         """Return the latest declaration with what is missing of it and not in blocks on their way."""

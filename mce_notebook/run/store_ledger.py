@@ -12,14 +12,14 @@ import numpy as np
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import StoreError
+from mce_notebook.errors import StoreError, UnknownSweep
 from mce_notebook.plan import Plan
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.protocol import Task
 from mce_notebook.run.registry import Process
 from mce_notebook.run.schedule import Schedule, Verdict
 from mce_notebook.run.tally import Tally
-from mce_notebook.store.catalog import Store
+from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
 from mce_notebook.store.journal import Journal, claim_epoch
@@ -61,8 +61,21 @@ class StoreLedger:
         """What tells this sweep from others: where its folder really is, and the id it was made with."""
         return os.path.realpath(self._sweep.paths.folder), self._sweep.id
 
+    @property
+    def epoch(self) -> int | None:
+        """Number of the epoch that is open, None before."""
+        return self._epoch if self._journal is not None else None
+
     def look(self) -> Orders:
-        """Return the latest intent and the number of the latest declaration."""
+        """Return the latest intent and the number of the latest declaration.
+
+        Raises
+        ------
+        UnknownSweep
+            If the sweep was removed, or archived and its name used again.
+        """
+        if SweepStore(self._sweep.paths).id != self._sweep.id:
+            raise UnknownSweep(f"The sweep {self.name!r} was replaced by another of that name.")
         intent = self._sweep.latest_intent()
         numbers = self._sweep.numbers()
         if not numbers:

@@ -56,6 +56,7 @@ class MemoryLedger:
     ended: list[tuple[str, str]] = field(default_factory=list)
     full: int = 0
     claims: int = 0
+    epoch: int | None = None
     versions: list[str] = field(default_factory=list)
 
     def look(self) -> Orders:
@@ -110,7 +111,7 @@ class MemoryLedger:
         return [frame(work.task, [verdict.point], Status.KILLED)]
 
     def hold(self, why: str) -> None:
-        self.verb, self.by = "pause", why
+        self.verb, self.by = "stop", why
 
     def beat(self, beat: Mapping[str, Any]) -> None:
         self.beats.append(beat)
@@ -401,11 +402,11 @@ def test_too_many_failures_stop_the_sweep_until_resume(limit: float, least: int)
     ledger = MemoryLedger([4000], Options(max_failures=limit))
     pool = UnsteadyPool(pause=0.002, failing=frozenset(range(0, 4000, 1)))
     assert drive(ledger, pool) == "stopped"
-    assert ledger.verb == "pause"
+    assert ledger.verb == "stop"
     assert "failures" in ledger.ended[0][1]
     assert least <= len(ledger.outcomes("v")) < 4000
     # Running it again waits for `resume`.
-    assert drive(ledger, pool) == "paused"
+    assert drive(ledger, pool) == "stopped"
 
 
 def test_few_failures_stop_nothing() -> None:

@@ -204,9 +204,11 @@ def test_a_sweep_is_computed_and_the_host_serves_the_next(sweeps: Sweeps) -> Non
     assert [epoch.number for epoch in second.epochs()] == [1, 2]
     assert sum(len(batch) for batch in LogReader(second.paths).poll()) == 12
     assert sweeps.host is not None
+    everything = family(pid)
     stop_host(sweeps.host)
     assert not sweeps.host.alive()
-    assert not family(pid)
+    _, alive = psutil.wait_procs(everything, timeout=20)
+    assert not alive
 
 
 def test_requests_that_cannot_be_obeyed_are_answered(sweeps: Sweeps) -> None:
@@ -317,7 +319,7 @@ def test_an_entry_with_a_reused_pid_is_no_host(runtime_folder: Path) -> None:
     assert find_host(launch) is None
     host = ensure_host(launch=launch)
     assert host.process.pid != os.getpid()
-    assert [path.name for path in folder.claims.iterdir()] == ["000002.json"]
+    wait(lambda: [path.name for path in folder.claims.iterdir()] == ["000002.json"])
 
 
 def test_a_host_that_cannot_start_says_why(runtime_folder: Path) -> None:
