@@ -89,7 +89,7 @@ class Binder:
         return found
 
     def grid(self, listings: Sequence[Listing]) -> Grid:
-        """The grid of the axes and the guards."""
+        """Return the grid of the axes and the guards."""
         names = [name for listing in listings for axis in listing.axes for name in axis.names]
         guards = [self._guard(test, skip, names) for level in self.reading.levels for test, skip in level.guards]
         try:
@@ -122,7 +122,7 @@ class Binder:
         expression = ast.fix_missing_locations(ast.Expression(copy.deepcopy(node)))
         scope = {**self.namespace, **local} if local else self.namespace
         try:
-            return eval(compile(expression, self.filename, "eval"), scope)  # noqa: S307
+            return eval(compile(expression, self.filename, "eval"), scope)
         except GridError:
             raise
         except Exception as error:
@@ -157,7 +157,7 @@ class Binder:
             if grids is not None:
                 axes = [check_rows(Axis((coordinate(key, grids[key]),))) for key in sorted(grids)]
                 return Listing(here, axes, {spec.target.id: sorted(grids)})
-            items = values if isinstance(values, np.ndarray | range) else listed(spec.target.id, values)
+            items: Any = values if isinstance(values, np.ndarray | range) else listed(spec.target.id, values)
             if _are_records(items):
                 return self._record(spec, items, here)
             values = items
@@ -165,7 +165,7 @@ class Binder:
         return Listing(here, [self._axis(spec, columns)])
 
     def _replicates(self, spec: Spec, values: Replicates, here: range) -> Listing:
-        """An axis of repetitions; a counter over it names it."""
+        """Make an axis of repetitions; a counter over it names it."""
         counter = next(((n, s) for n, s in spec.counters if n in self.wanted), None)
         name = counter[0] if counter else spec.replicate or "replicate"
         start = self._start(counter[1]) if counter else 0
@@ -176,8 +176,8 @@ class Binder:
     def _start(self, node: ast.expr | None) -> int:
         return 0 if node is None else int(self.evaluate(node))
 
-    def _record(self, spec: Spec, items: Sequence[Mapping[str, Any]], here: range) -> Listing:
-        """A list of dictionaries is one axis with a coordinate for every key."""
+    def _record(self, spec: Spec, items: Sequence[Any], here: range) -> Listing:
+        """Make of a list of dictionaries one axis: it is one axis with a coordinate for every key."""
         assert isinstance(spec.target, ast.Name)
         keys = list(dict.fromkeys(key for item in items for key in item))
         partial = {key for key in keys if any(key not in item for item in items)}
@@ -301,15 +301,16 @@ def _unpack(target: ast.expr, values: Any, columns: dict[str, Any]) -> None:
     for row in rows:
         if len(row) != len(target.elts):
             raise GridError(
-                f"`{ast.unparse(target)}` names {len(target.elts)} values, but the loop lists {len(row)} at once: {row!r}."
+                f"`{ast.unparse(target)}` names {len(target.elts)} values, "
+                f"but the loop lists {len(row)} at once: {row!r}."
             )
     for number, element in enumerate(target.elts):
         _unpack(element, [row[number] for row in rows], columns)
 
 
 def _parameter_grid(values: Any) -> dict[str, Any] | None:
-    """The dictionary of a `sklearn.model_selection.ParameterGrid` made of a single one."""
-    grids = getattr(values, "param_grid", None)
+    """Return the dictionary of a `sklearn.model_selection.ParameterGrid` made of a single one."""
+    grids: Any = getattr(values, "param_grid", None)
     single = isinstance(grids, list) and len(grids) == 1 and isinstance(grids[0], dict)
     return dict(grids[0]) if single and type(values).__name__ == "ParameterGrid" else None
 

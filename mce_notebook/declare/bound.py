@@ -71,6 +71,7 @@ class Binding:
         self.cell, self.filename, self.line = cell, filename, line
 
     def run(self) -> Bound:
+        """Evaluate and compile."""
         wanted = self._counters_read()
         binder = Binder(self.reading, self.namespace, self.filename, wanted, self.line)
         self._check_generators()
@@ -182,7 +183,7 @@ class Binding:
         return made
 
     def _record(self, outline: Outline) -> dict[str, Any]:
-        """What `rebuild` needs to know."""
+        """Return what `rebuild` needs to know."""
         numbers = self._axis_numbers()
         tables = {n for listing in self.listings if listing.table for n in listing.specs}
         positions: dict[int, Any] = {}
@@ -252,7 +253,7 @@ def _nested(value: list[Any]) -> bool:
 
 
 def _resolved(template: Template, positions: Mapping[int, Any]) -> Template:
-    """A template with numbers of iterables replaced by those of axes."""
+    """Return a template with numbers of iterables replaced by those of axes."""
     if "position" in template:
         place = positions[template["position"]]
         return place if isinstance(place, dict) else {"position": place, "start": template["start"]}
@@ -276,5 +277,3 @@ def _slot(slot: Slot, positions: Mapping[int, Any]) -> dict[str, Any]:
         "dims": list(slot.dims),
         "always": slot.always,
     }
-
-

@@ -116,6 +116,7 @@ def _is_empty(node: ast.expr) -> bool:
 
 def _extends(second: ast.stmt, first: ast.stmt) -> bool:
     """Whether a later loop goes on appending to what the first one fills."""
+
     def appended(node: ast.stmt) -> set[str]:
         return {
             name
@@ -140,15 +141,15 @@ def _no_loop(tree: ast.Module) -> Problem:
             )
         if isinstance(statement, ast.While):
             return Problem("while", statement, "`while` does not say which points there are.", "List them in a `for`.")
-        if isinstance(statement, ast.With | ast.If | ast.Try):
-            if any(isinstance(n, ast.For) for n in ast.walk(statement)):
-                word = type(statement).__name__.lower()
-                return Problem(
-                    "wrapped",
-                    statement,
-                    f"the loops stand inside `{word}`, which a sweep cannot keep around its points.",
-                    f"Put the `{word}` inside the loops.",
-                )
+        wraps = isinstance(statement, ast.With | ast.If | ast.Try)
+        if wraps and any(isinstance(n, ast.For) for n in ast.walk(statement)):
+            word = type(statement).__name__.lower()
+            return Problem(
+                "wrapped",
+                statement,
+                f"the loops stand inside `{word}`, which a sweep cannot keep around its points.",
+                f"Put the `{word}` inside the loops.",
+            )
         if listed(statement) is not None:
             return Problem(
                 "comprehension", statement, "the points are listed in an expression.", "Write them as `for` statements."
@@ -167,7 +168,7 @@ def listed(node: ast.stmt) -> tuple[ast.expr, ast.expr, Sequence[ast.comprehensi
         return None
     value = node.value
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Call) and value.args:
-        # Parallel(n_jobs=4)(delayed(f)(a) for a in A)
+        # joblib: the call of a call, with `delayed` around the function.
         value = value.args[0]
         if isinstance(value, ast.GeneratorExp | ast.ListComp):
             element = value.elt
@@ -178,7 +179,11 @@ def listed(node: ast.stmt) -> tuple[ast.expr, ast.expr, Sequence[ast.comprehensi
         value = value.args[0]
     if isinstance(value, ast.ListComp | ast.GeneratorExp):
         return node.targets[0], value.elt, value.generators
-    if isinstance(value, ast.Call) and callee(value).rpartition(".")[2] in {"map", "imap", "starmap"} and len(value.args) == 2:
+    if (
+        isinstance(value, ast.Call)
+        and callee(value).rpartition(".")[2] in {"map", "imap", "starmap"}
+        and len(value.args) == 2
+    ):
         name = ast.Name("item", ast.Store())
         star = callee(value).endswith("starmap")
         argument: ast.expr = ast.Name("item", ast.Load())

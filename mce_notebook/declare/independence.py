@@ -80,9 +80,9 @@ def _check_forms(level: Level, number: int, statements: Sequence[ast.stmt]) -> N
         if isinstance(node, ast.Global):
             raise Problem("global", node, f"`global {', '.join(node.names)}` would change the notebook from a worker.")
     for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield | ast.YieldFrom):
-                raise Problem("await", node, "points run as ordinary functions and cannot wait for a coroutine.")
+        for child in ast.walk(statement):
+            if isinstance(child, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield | ast.YieldFrom):
+                raise Problem("await", child, "points run as ordinary functions and cannot wait for a coroutine.")
 
 
 def _flat(statements: Sequence[ast.stmt], inside: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
@@ -114,7 +114,7 @@ def _carried(name: str, node: ast.Name, level: Level, number: int, region: Seque
     best = _best_so_far(name, region)
     if best is not None:
         return _best(best, name, number)
-    where = next((n for other, n in bindings(list(region)) if other == name), node)
+    where: ast.AST = next((n for other, n in bindings(list(region)) if other == name), node)
     running = next((s for s in _statements(region) if _running_best(s, name)), None)
     if running is not None:
         return _best(running, name, number)
@@ -166,7 +166,7 @@ def _running_best(node: ast.stmt, name: str) -> bool:
 
 
 def _best_so_far(name: str, region: Sequence[ast.stmt]) -> ast.If | None:
-    """The ``if y < best: best = y`` that keeps a best."""
+    """Return the ``if y < best: best = y`` that keeps a best."""
     for node in _statements(region):
         if isinstance(node, ast.If) and name in read_names(node.test) and name in stores(node.body):
             compares = any(isinstance(n, ast.Compare) for n in ast.walk(node.test))
@@ -207,11 +207,12 @@ def _check_generators(
 
 
 def generator_above(name: str, node: ast.AST) -> Problem:
-    """The refusal of a generator made before the loops."""
+    """Return the refusal of a generator made before the loops."""
     return Problem(
         "generator",
         node,
-        f"the generator `{name}` is made above the loops and advanced by every point, so points would depend on their order.",
+        f"the generator `{name}` is made above the loops and advanced by every point, "
+        "so points would depend on their order.",
         "Let `replicates` give every point a generator of its own.",
         name=name,
     )
@@ -261,7 +262,7 @@ def _known_container(name: str, node: ast.AST, head: Mapping[str, ast.expr]) -> 
 
 
 def mutated(text: str, name: str, node: ast.AST, level: int, where: str) -> Problem:
-    """The refusal of an object that points share and change."""
+    """Return the refusal of an object that points share and change."""
     return Problem(
         "mutated",
         node,

@@ -22,7 +22,7 @@ def _lift_expression(source: str, tree: ast.Module, problem: Problem) -> str:
     found = listed(statement) if statement is not None else None
     if statement is None or found is None or not isinstance(found[0], ast.Name):
         return ""
-    target, element, generators = found
+    target, element, generators = found[0], found[1], found[2]
     lines = [f"{target.id} = []"]
     margin = ""
     for generator in generators:
@@ -61,7 +61,7 @@ def _lift_function(source: str, tree: ast.Module, problem: Problem) -> str:
 
 
 def _call_of(tree: ast.Module, name: str) -> tuple[ast.Call | None, str | None]:
-    """The call of the function in the same cell, and the variable that receives what it returns."""
+    """Return the call of the function in the same cell, and the variable that receives what it returns."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.Expr) and callee(statement.value) == name:
             assert isinstance(statement.value, ast.Call)

@@ -13,10 +13,10 @@ from mce_notebook.declare.nesting import Problem, find_noise
 from mce_notebook.declare.offers import find_offers
 from mce_notebook.declare.reading import Frame, Reading, attempt
 from mce_notebook.declare.refusals import Offer, refusal, rewritten
+from mce_notebook.declare.remarks import find_notes
 from mce_notebook.declare.rows import rebuild, sink_names
 from mce_notebook.declare.sinks import head_bindings
 from mce_notebook.declare.slots import Outline
-from mce_notebook.declare.remarks import find_notes
 from mce_notebook.errors import LoopError
 
 __all__ = ["Bound", "Level", "Nest", "Offer", "Sink", "read", "rebuild", "sink_names"]
@@ -89,7 +89,7 @@ class Nest:
     reading: Reading = field(repr=False)
 
     def tail_cell(self, name: str) -> str:
-        """The next cell: wait for the sweep called `name`, restore what the loops would have left, go on."""
+        """Return the next cell: wait for the sweep called `name`, restore what the loops would have left, go on."""
         lines = [f"{name}.result()"]
         if self.reading.last:
             lines.append(f"rows = {name}.rows()")
@@ -165,7 +165,10 @@ class _Reader:
         reading, notes = self._attempts(frame)
         if not reading.outputs:
             raise Problem(
-                "nothing", loop, "the loops keep no result.", "End their body with the names of the results, or append them to a list."
+                "nothing",
+                loop,
+                "the loops keep no result.",
+                "End their body with the names of the results, or append them to a list.",
             )
         lines = self.source.splitlines(keepends=True)
         return Nest(
@@ -211,8 +214,6 @@ def _sinks(outline: Outline) -> tuple[Sink, ...]:
 
 def _imported(head: Sequence[ast.stmt]) -> set[str]:
     return {name for s in head if isinstance(s, ast.Import | ast.ImportFrom) for name in stores(s)}
-
-
 
 
 def refuse(problem: Problem, source: str, first_line: int, axes: Sequence[str] | None = None) -> LoopError:

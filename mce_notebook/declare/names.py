@@ -34,6 +34,13 @@ class Write(ast.stmt):
     path: list[ast.expr]
     value: ast.expr
 
+    @classmethod
+    def at(cls, node: ast.stmt, base: str, op: str, path: list[ast.expr], value: ast.expr) -> "Write":
+        """Make a write in the place of a statement."""
+        write = cls()
+        write.base, write.op, write.path, write.value = base, op, path, value
+        return ast.copy_location(write, node)
+
 
 class Group(ast.expr):
     """A step of a path: the list made anew for every combination of the first `depth` levels."""
@@ -43,7 +50,7 @@ class Group(ast.expr):
 
 
 def root(node: ast.AST) -> ast.Name | None:
-    """The name at the left end of ``a.b[c].d``."""
+    """Return the name at the left end of ``a.b[c].d``."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
     return node if isinstance(node, ast.Name) else None
@@ -94,7 +101,7 @@ def reads(node: ast.AST | Iterable[ast.AST]) -> Iterator[ast.Name]:
 
 
 def read_names(node: ast.AST | Iterable[ast.AST]) -> set[str]:
-    """The same as a set of strings."""
+    """Return the same as a set of strings."""
     return {name.id for name in reads(node)}
 
 
@@ -122,24 +129,24 @@ def bindings(node: ast.AST | Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]
         for each in node:
             yield from bindings(each)
         return
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-        yield node.id, node
-    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield node.name, node
-        return
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            yield alias.asname or alias.name.partition(".")[0], node
-    elif isinstance(node, ast.ExceptHandler) and node.name:
-        yield node.name, node
-    elif isinstance(node, ast.Lambda | _Comprehension):
+    yield from ((name, node) for name in _bound_by(node))
+    if isinstance(node, ast.Lambda | _Comprehension):
         # A walrus inside still binds outside.
-        for child in ast.walk(node):
-            if isinstance(child, ast.NamedExpr):
-                yield child.target.id, child
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from bindings(child)
+        yield from ((child.target.id, child) for child in ast.walk(node) if isinstance(child, ast.NamedExpr))
+    elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        for child in ast.iter_child_nodes(node):
+            yield from bindings(child)
+
+
+def _bound_by(node: ast.AST) -> list[str]:
+    """Return the names that a node itself binds."""
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Store | ast.Del) else []
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+    return [node.name] if isinstance(node, ast.ExceptHandler) and node.name else []
 
 
 def mutations(node: ast.AST | Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST, bool]]:
@@ -221,8 +228,7 @@ class _Flow:
     def _try(self, node: ast.Try | ast.TryStar, known: set[str]) -> set[str] | None:
         whole = self.block([*node.body, *node.orelse], known)
         ends = [whole]
-        for handler in node.handlers:
-            ends.append(self.block(handler.body, known | ({handler.name} if handler.name else set())))
+        ends += [self.block(h.body, known | ({h.name} if h.name else set())) for h in node.handlers]
         after = _meet(ends)
         if node.finalbody:
             ended = self.block(node.finalbody, after if after is not None else known)

@@ -1,4 +1,4 @@
-"""The chain of `for` statements of a cell: which levels there are, what their headers list, what stands between them."""
+"""The chain of `for` statements of a cell: its levels, what their headers list, what stands between them."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -115,7 +115,7 @@ class Noise:
     removed: list[ast.stmt] = field(default_factory=list)
 
     def strip(self, statements: Sequence[ast.stmt], *, prints: bool = False) -> list[ast.stmt]:
-        """The statements that matter; `prints` says whether printing is noise here."""
+        """Return the statements that matter; `prints` says whether printing is noise here."""
         kept: list[ast.stmt] = []
         for statement in statements:
             if self.is_noise(statement, prints):
@@ -218,12 +218,12 @@ def _prints_only(node: ast.If, noise: Noise) -> bool:
 
 
 def unwrap(node: ast.expr) -> ast.expr:
-    """An iterable without the progress bar or `list` around it."""
+    """Return an iterable without the progress bar or `list` around it."""
     while isinstance(node, ast.Call) and node.args:
         name = callee(node)
         short = name.rpartition(".")[2]
         if short in {"trange", "tnrange"}:
-            call = ast.Call(ast.Name("range", ast.Load()), [a for a in node.args], [])
+            call = ast.Call(ast.Name("range", ast.Load()), list(node.args), [])
             return ast.copy_location(ast.fix_missing_locations(ast.copy_location(call, node)), node)
         if is_progress(node) or name in {"list", "tuple", "iter"}:
             node = node.args[0]
@@ -233,7 +233,7 @@ def unwrap(node: ast.expr) -> ast.expr:
 
 
 def header(node: ast.For) -> list[Spec]:
-    """What a `for` lists."""
+    """Return what a `for` lists."""
     return _header(node.target, unwrap(node.iter), node)
 
 
@@ -269,7 +269,7 @@ def _is_pair(target: ast.expr) -> bool:
 
 
 def _sized(node: ast.expr) -> ast.expr | None:
-    """The sequence A of ``len(A)``, ``A.shape[0]`` or ``A.size``."""
+    """Return the sequence A of ``len(A)``, ``A.shape[0]`` or ``A.size``."""
     if isinstance(node, ast.Call) and callee(node) == "len" and len(node.args) == 1:
         return node.args[0]
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "shape":
@@ -279,7 +279,7 @@ def _sized(node: ast.expr) -> ast.expr | None:
 
 
 def sequence_of(spec: Spec) -> ast.expr | None:
-    """The sequence whose length a counter runs over."""
+    """Return the sequence whose length a counter runs over."""
     if isinstance(spec.iterable, ast.Call) and callee(spec.iterable) == "range" and len(spec.iterable.args) == 1:
         return _sized(spec.iterable.args[0])
     return None
@@ -390,7 +390,7 @@ def _puts_away(node: ast.stmt, before: list[ast.stmt]) -> bool:
 
 
 def row_stored(node: ast.stmt) -> str | None:
-    """The list put away by ``out.append(row)`` or ``out[a] = row``."""
+    """Return the list put away by ``out.append(row)`` or ``out[a] = row``."""
     value: ast.expr | None = None
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and len(node.value.args) == 1:
         if isinstance(node.value.func, ast.Attribute) and node.value.func.attr == "append":
@@ -410,7 +410,7 @@ def is_empty_list(node: ast.stmt, name: str) -> bool:
 
 
 def _name_replicates(levels: list[Level]) -> None:
-    """A loop over `_`, or over ``replicates(...)``, repeats: its axis is called `replicate`."""
+    """Call the axis of a loop over `_`, or over ``replicates(...)``, `replicate`."""
     taken = {name for level in levels for name in level.names}
     for spec in (spec for level in levels for spec in level.specs):
         if not isinstance(spec.target, ast.Name) or spec.picks:

@@ -42,9 +42,13 @@ def find_offers(source: str, tree: ast.Module, number: int, reading: Reading, fi
 
 
 def _same(loop: ast.stmt, other: ast.For) -> ast.For | None:
-    """The loop of the cell's own tree at the position of one of a copy."""
+    """Return the loop of the cell's own tree at the position of one of a copy."""
     return next(
-        (n for n in ast.walk(loop) if isinstance(n, ast.For) and (n.lineno, n.col_offset) == (other.lineno, other.col_offset)),
+        (
+            n
+            for n in ast.walk(loop)
+            if isinstance(n, ast.For) and (n.lineno, n.col_offset) == (other.lineno, other.col_offset)
+        ),
         None,
     )
 
@@ -91,7 +95,7 @@ def _appended(loop: ast.For) -> dict[str, ast.Expr]:
 
 
 def _statistics(statements: list[ast.stmt], name: str) -> list[ast.Call]:
-    """Calls like ``np.mean(name)``."""
+    """Return calls like ``np.mean(name)``."""
     return [
         node
         for statement in statements
@@ -105,7 +109,7 @@ def _statistics(statements: list[ast.stmt], name: str) -> list[ast.Call]:
 
 
 def _kept(after: list[ast.stmt], statistics: list[ast.Call], edits: Edits, value: str) -> str | None:
-    """The statement that stores the statistics, storing one repetition instead."""
+    """Return the statement that stores the statistics, storing one repetition instead."""
     if len(after) != 1 or not isinstance(after[0], ast.Expr) or not isinstance(after[0].value, ast.Call):
         return None
     call = after[0].value

@@ -115,6 +115,7 @@ def function(name: str, parameters: Sequence[str], body: Sequence[ast.stmt], whe
     node = ast.FunctionDef(
         name=name, args=arguments, body=list(body), decorator_list=[], returns=None, type_comment=None
     )
-    if hasattr(node, "type_params") or "type_params" in ast.FunctionDef._fields:
-        node.type_params = []
+    if "type_params" in ast.FunctionDef._fields:
+        # From Python 3.12 on.
+        setattr(node, "type_params", [])  # noqa: B010
     return ast.fix_missing_locations(ast.copy_location(node, where))

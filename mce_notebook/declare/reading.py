@@ -74,10 +74,10 @@ class Reading:
         rebound = stores(self.point) | {name for _, body, _ in self.setups for name in stores(body)}
         axes = set(self.names) - rebound - set(self.generators)
         positions = {
-            name: (number, _start(start))
+            name: (number, begun)
             for number, spec in enumerate(self.specs)
             for name, start in spec.counters
-            if name not in rebound and _start(start) is not None
+            if name not in rebound and (begun := _start(start)) is not None
         }
         whole = {name: list(keys) for name, keys in (records or {}).items() if name not in rebound}
         axes -= whole.keys()
@@ -139,7 +139,7 @@ def attempt(frame: Frame, depth: int | None) -> Reading:
 
 
 def _without_made(levels: Sequence[Level], sinks: Sinks) -> list[ast.stmt]:
-    """The body without ``if a not in D: D[a] = {}``."""
+    """Return the body without ``if a not in D: D[a] = {}``."""
     kept: list[ast.stmt] = []
     for statement in levels[-1].body:
         made = container_made(statement, sinks) if isinstance(statement, ast.If) else None
@@ -219,7 +219,7 @@ def _pick(level: Level, levels: Sequence[Level]) -> None:
 
 
 def _picked_alias(node: ast.stmt, counter: str) -> str | None:
-    """The name of ``a = A[j]``."""
+    """Return the name of ``a = A[j]``."""
     if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
         value = node.value
         if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Name) and value.slice.id == counter:
@@ -266,7 +266,7 @@ class _Swap(ast.NodeTransformer):
     def __init__(self, nodes: dict[int, str]):
         self.nodes = nodes
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         name = self.nodes.get(id(node))
         if name is not None:
             return ast.copy_location(ast.Name(name, ast.Load()), node)
@@ -287,7 +287,7 @@ def _check_mixed(level: Level, number: int) -> None:
 
 
 def _last_expression(reading: Reading) -> None:
-    """A last line of names, a tuple or a dictionary names the outputs, as it does in a notebook."""
+    """Take a last line of names, a tuple or a dictionary as the outputs, as a notebook does."""
     body = reading.levels[-1].body
     if not body or not isinstance(body[-1], ast.Expr):
         return
@@ -295,11 +295,8 @@ def _last_expression(reading: Reading) -> None:
     names = isinstance(value, ast.Tuple) and all(isinstance(e, ast.Name | ast.Attribute) for e in value.elts)
     if not (isinstance(value, ast.Name | ast.Dict) or names):
         return
-    write = Write(path=[], value=value)
-    write.base, write.op = LAST, "append"
-    if isinstance(value, ast.Name):
-        write.base = value.id
-    body[-1] = ast.copy_location(write, body[-1])
+    base = value.id if isinstance(value, ast.Name) else LAST
+    body[-1] = Write.at(body[-1], base, "append", [], value)
     reading.last = True
     reading.sinks.bases.discard(LAST)
 
@@ -336,7 +333,7 @@ def _skip(test: ast.expr, skip: bool) -> ast.stmt:
     return ast.copy_location(node, test)
 
 
-def _continues(node: ast.stmt) -> bool:
+def _continues(node: ast.stmt | ast.ExceptHandler) -> bool:
     """Whether a statement between the loops can go on to the next turn."""
     if isinstance(node, ast.Continue):
         return True
@@ -376,7 +373,7 @@ def _check_headers(reading: Reading) -> None:
 
 
 def _covered(template: Template, specs: Sequence[Spec]) -> set[int]:
-    """Iterables on which a subscript depends."""
+    """Return iterables on which a subscript depends."""
     if "axis" in template:
         return {n for n, spec in enumerate(specs) if template["axis"] in spec.names}
     if "position" in template:

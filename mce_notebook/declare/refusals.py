@@ -208,7 +208,7 @@ def _binds(node: ast.Assign, name: str) -> bool:
 
 
 def _repetitions(node: ast.For) -> ast.expr | None:
-    """The R of ``for trial in range(R)`` where nothing reads the counter."""
+    """Return the R of ``for trial in range(R)`` where nothing reads the counter."""
     if not isinstance(node.target, ast.Name) or node.target.id in read_names(node.body):
         return None
     if isinstance(node.iter, ast.Call) and callee(node.iter) == "range" and len(node.iter.args) == 1:
@@ -244,7 +244,7 @@ def _read_after(page: Page) -> str:
 
 
 def _around(tree: ast.stmt, node: ast.stmt) -> ast.stmt | None:
-    """The statement directly around another."""
+    """Return the statement directly around another."""
     for parent in ast.walk(tree):
         if isinstance(parent, ast.stmt) and any(child is node for child in ast.iter_child_nodes(parent)):
             return parent
@@ -316,7 +316,11 @@ def _writes(page: Page, without: ast.stmt) -> bool:
             continue
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             return True
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"append", "extend"}:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"append", "extend"}
+        ):
             return True
     return False
 
@@ -354,7 +358,9 @@ def _else_after(page: Page) -> str:
     keyword = next(n for n in range(first - 1, 0, -1) if lines[n - 1].lstrip().startswith("else"))
     margin = page.edits.indentation(loop.orelse[0])
     last = loop.end_lineno or first
-    body = [_dedented(line, margin) + ("" if line.endswith("\n") is False else "\n") for line in lines[first - 1 : last]]
+    body = [
+        _dedented(line, margin) + ("" if line.endswith("\n") is False else "\n") for line in lines[first - 1 : last]
+    ]
     return "".join([*lines[: keyword - 1], *body, *lines[last:]])
 
 
@@ -384,9 +390,11 @@ def _name_results(page: Page) -> str:
         assigned = [n for s in level.node.body for n, _ in bindings(s)]
         names = [assigned[-1]] if assigned else []
     if not names and shown:
-        return page.edits.replace(shown[-1], f"result = {page.edits.text(shown[-1])}").after(
-            last, "result", margin=page.edits.indentation(last)
-        ).apply()
+        return (
+            page.edits.replace(shown[-1], f"result = {page.edits.text(shown[-1])}")
+            .after(last, "result", margin=page.edits.indentation(last))
+            .apply()
+        )
     if not names:
         return ""
     if last.lineno == level.node.lineno:
@@ -428,7 +436,10 @@ def _enumerate(page: Page) -> str:
 
 def _make_sink(page: Page) -> str:
     name = page.problem.name
-    called = any(isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == name for n in ast.walk(page.loop))
+    called = any(
+        isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == name
+        for n in ast.walk(page.loop)
+    )
     return page.edits.before(page.loop, f"{name} = {'[]' if called else '{}'}").apply()
 
 

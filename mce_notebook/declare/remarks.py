@@ -12,7 +12,18 @@ _SEEDS = {
     "seed_everything",
 }  # fmt: skip
 _PLOTS = {"savefig", "show", "figure", "plot", "imshow", "subplots", "scatter", "hist"}
-_SAVES = {"save", "savez", "savetxt", "to_csv", "to_pickle", "to_parquet", "dump", "savemat", "write_text", "savez_compressed"}
+_SAVES = {
+    "save",
+    "savez",
+    "savetxt",
+    "to_csv",
+    "to_pickle",
+    "to_parquet",
+    "dump",
+    "savemat",
+    "write_text",
+    "savez_compressed",
+}
 _TRACKERS = {"wandb.log", "mlflow.log_metric", "mlflow.log_metrics", "mlflow.log_param"}
 
 
@@ -20,7 +31,13 @@ def find_notes(
     loop: ast.For, head: Sequence[ast.stmt], tail: Sequence[ast.stmt], reading: Reading, noise: Noise
 ) -> list[str]:
     """Collect the remarks about a cell that was read."""
-    notes = [*_seeds(head, reading), *_caught(reading), *_side_effects(reading), *_left_out(loop, noise), *_late(reading)]
+    notes = [
+        *_seeds(head, reading),
+        *_caught(reading),
+        *_side_effects(reading),
+        *_left_out(loop, noise),
+        *_late(reading),
+    ]
     lost = _lost(loop, tail, reading)
     if lost:
         notes.append(f"after the loops {lost} will not be what the last turn left: only results come back")
@@ -57,7 +74,7 @@ def _caught(reading: Reading) -> Iterator[str]:
 def _side_effects(reading: Reading) -> Iterator[str]:
     for name, call in _calls(reading.point):
         short = name.rpartition(".")[2]
-        if name.startswith(("plt.", "sns.")) or short in {"savefig"} or (short in _PLOTS and name.startswith("ax")):
+        if name.startswith(("plt.", "sns.")) or short == "savefig" or (short in _PLOTS and name.startswith("ax")):
             yield f"`{name}` draws on a worker, where nobody sees it"
         elif short in _SAVES and "." in name:
             yield f"`{name}` writes a file from every point; mce.scratch() is the folder that is kept"

@@ -47,7 +47,7 @@ class Edits:
         return self.offset(line, column), self.offset(end_line, getattr(node, "end_col_offset", 0) or 0)
 
     def text(self, node: ast.AST) -> str:
-        """The source of a node as written."""
+        """Return the source of a node as written."""
         begin, end = self.span(node)
         return self.source[begin:end]
 
@@ -128,7 +128,7 @@ class Edits:
         return self
 
     def apply(self) -> str:
-        """The text with all edits made. Of two edits of the same place the wider wins."""
+        """Make all edits. Of two edits of the same place the wider wins."""
         kept: list[tuple[int, int, int, str]] = []
         reach = -1
         order = sorted(enumerate(self._changes), key=lambda item: (item[1][0], -item[1][1], item[0]))

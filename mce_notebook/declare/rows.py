@@ -73,6 +73,7 @@ class _Rebuilding:
         self.record, self.entry, self.grid, self.done, self.columns = record, entry, grid, done, columns
         self._axes: dict[str, list[Any]] = {}
         self._positions: dict[tuple[int, ...], list[int]] = {}
+        self._prefixes: dict[int, list[int]] = {}
         self._groups: dict[tuple[Any, ...], Any] = {}
 
     def run(self) -> Any:
@@ -115,11 +116,15 @@ class _Rebuilding:
 
     def prefix(self, depth: int, k: int) -> int:
         """Which combination of the loops around a level a point belongs to."""
-        axes = self.record["levels"][depth - 1]
-        for part, begin, stop in self._parts():
-            if begin <= k < stop:
-                return int(self.done[k] - self._start(part)) // math.prod(part.shape[axes:])
-        raise IndexError(k)
+        if depth not in self._prefixes:
+            axes = int(self.record["levels"][depth - 1])
+            found: list[int] = []
+            for part, begin, stop in self._parts():
+                # Combinations of later parts are others, even where their number is the same.
+                inner = math.prod(part.shape[axes:])
+                found += ((self.done[begin:stop] - self._start(part)) // inner + self._start(part)).tolist()
+            self._prefixes[depth] = found
+        return self._prefixes[depth][k]
 
     def _start(self, part: Any) -> int:
         return int(self.grid.starts[self.grid.parts.index(part)])
@@ -153,7 +158,7 @@ class _Rebuilding:
                 path[-1].create(node, k, item["kind"])
 
     def _grown(self, array: npt.NDArray[Any], slots: Sequence["_Slot"]) -> npt.NDArray[Any]:
-        """The array with room for values by which the grid was extended."""
+        """Return the array with room for values by which the grid was extended."""
         need = list(array.shape)
         for slot in slots:
             for dimension, positions in slot.places():
@@ -161,7 +166,7 @@ class _Rebuilding:
                     need[dimension] = max(need[dimension], max(positions) + 1)
         if tuple(need) == array.shape:
             return array
-        grown = make_container({**self.entry["template"], "shape": need})
+        grown: npt.NDArray[Any] = make_container({**self.entry["template"], "shape": need})
         grown[tuple(slice(0, size) for size in array.shape)] = array
         return grown
 
@@ -227,7 +232,7 @@ class _key:  # noqa: N801
         self.make: Callable[[Any], Any] = (lambda k: None) if self.group else _value(owner, template, [])
 
     def __call__(self, node: Any, k: int) -> Any:
-        """The container behind the step."""
+        """Return the container behind the step."""
         if self.group:
             return self._grouped(node, k)
         key = self.make(k)
@@ -263,7 +268,7 @@ class _key:  # noqa: N801
 def _value(
     owner: _Rebuilding, template: Template, outputs: Sequence[Any], *, turn: bool = False
 ) -> Callable[[Any], Any]:
-    """A function from the number of a point (and of a turn) to the value a template describes."""
+    """Return a function from the number of a point (and of a turn) to the value a template describes."""
 
     def inner(t: Template) -> Callable[[Any], Any]:
         return _value(owner, t, outputs, turn=turn)
@@ -318,7 +323,8 @@ def _place(owner: _Rebuilding, template: Template) -> Make:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "str": str, "int": int, "float": float, "round": round, "abs": abs, "tuple": tuple, "repr": repr, "min": min, "max": max,
+    "str": str, "int": int, "float": float, "round": round, "abs": abs, "tuple": tuple, "repr": repr,
+    "min": min, "max": max,
 }  # fmt: skip
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b,
@@ -344,7 +350,8 @@ def evaluate(node: ast.AST, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.FormattedValue):
         value = evaluate(node.value, names)
         if node.conversion != -1:
-            value = {"s": str, "r": repr, "a": ascii}[chr(node.conversion)](value)
+            convert: Callable[[Any], str] = {"s": str, "r": repr, "a": ascii}[chr(node.conversion)]
+            value = convert(value)
         return format(value, evaluate(node.format_spec, names) if node.format_spec else "")
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return _CALLS[node.func.id](*(evaluate(argument, names) for argument in node.args))

@@ -46,7 +46,7 @@ class Sinks:
 
 
 def head_bindings(head: Sequence[ast.stmt]) -> dict[str, ast.expr]:
-    """What plain assignments above the loops bind, the last one of each name."""
+    """Return what plain assignments above the loops bind, the last one of each name."""
     found: dict[str, ast.expr] = {}
     for statement in head:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
@@ -117,7 +117,7 @@ def _own_forms(loop: ast.For, head: Mapping[str, ast.expr]) -> set[int]:
 
 
 def _added(node: ast.Assign) -> ast.expr | None:
-    """The list of ``rows = rows + […]``."""
+    """Return the list of ``rows = rows + […]``."""
     if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name) or not isinstance(node.value, ast.BinOp):
         return None
     left = node.value.left
@@ -152,7 +152,7 @@ def _called(node: ast.Call, head: Mapping[str, ast.expr]) -> Iterable[str]:
 
 
 def _base(node: ast.expr) -> Iterable[str]:
-    """The name under subscripts alone; an attribute on the way is somebody's state."""
+    """Return the name under subscripts alone; an attribute on the way is somebody's state."""
     while isinstance(node, ast.Subscript) or (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setdefault"
     ):
@@ -174,11 +174,11 @@ class Extraction:
         self.temporaries = 0
 
     def block(self, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
-        """The statements with every writing one replaced."""
+        """Return the statements with every writing one replaced."""
         return [new for statement in statements for new in self.statement(statement)]
 
     def statement(self, node: ast.stmt) -> list[ast.stmt]:
-        """What one statement becomes."""
+        """Return what one statement becomes."""
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             return self._call(node, node.value)
         if isinstance(node, ast.Assign):
@@ -196,9 +196,7 @@ class Extraction:
         return [node]
 
     def _write(self, node: ast.stmt, op: str, place: tuple[str, list[ast.expr]], value: ast.expr) -> Write:
-        write = Write(path=place[1], value=value)
-        write.base, write.op = place[0], op
-        return ast.copy_location(write, node)
+        return Write.at(node, place[0], op, place[1], value)
 
     def _call(self, node: ast.stmt, call: ast.Call) -> list[ast.stmt]:
         if not isinstance(call.func, ast.Attribute):
@@ -245,7 +243,7 @@ class Extraction:
         return [node, *writes]
 
     def _retarget(self, target: ast.expr, node: ast.Assign, writes: list[ast.stmt]) -> ast.expr:
-        """A target without subscripts of sinks; what they receive goes through a local name."""
+        """Return a target without subscripts of sinks; what they receive goes through a local name."""
         if isinstance(target, ast.Tuple | ast.List):
             target.elts = [self._retarget(e, node, writes) for e in target.elts]
             return target
@@ -338,7 +336,7 @@ def check_reads(sinks: Sinks, statements: Sequence[ast.AST]) -> None:
 
 
 def copied(node: ast.stmt) -> ast.stmt:
-    """A private copy of a statement, so that one attempt at reading a cell leaves no trace in the next."""
+    """Return a private copy of a statement, so that one attempt at reading a cell leaves no trace in the next."""
     return copy.deepcopy(node)
 
 

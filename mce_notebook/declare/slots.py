@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mce_notebook.declare.names import Group, Write, callee, read_names, stores, targets
-from mce_notebook.declare.nesting import Problem
 
 Template = dict[str, Any]
 """JSON that says how a value or a key is put together: one entry, its kind and what belongs to it."""
@@ -239,7 +238,7 @@ class Outline:
         self.scope = scope
         self.slots: list[Slot] = []
         self.ends: dict[int, bool] = {}
-        self._ends: list[set[int]] = []
+        self._ends: list[frozenset[int]] = []
         self._keys: dict[str, int] = {}
         self._loops: list[str] = []
         self._depth = 0
@@ -256,7 +255,7 @@ class Outline:
             self.slots[0].mark()
 
     def slot_of(self, write: Write) -> tuple[Slot, "Site"]:
-        """The slot a statement fills, and what it fills it with."""
+        """Return the slot a statement fills, and what it fills it with."""
         return next((slot, site) for slot in self.slots for site in slot.sites if site.write is write)
 
     def _block(self, statements: Sequence[ast.stmt], state: "_State") -> "_State | None":
@@ -370,8 +369,8 @@ class _State:
     """What was written on the way to a statement."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    surely: frozenset[int] | set[int] = frozenset()
-    maybe: frozenset[int] | set[int] = frozenset()
+    surely: frozenset[int] = frozenset()
+    maybe: frozenset[int] = frozenset()
 
 
 def _join(states: Sequence[_State | None]) -> _State | None:
@@ -380,7 +379,7 @@ def _join(states: Sequence[_State | None]) -> _State | None:
         return None
     names = {name for state in alive for name in state.counts}
     counts = {name: max(state.counts.get(name, 0) for state in alive) for name in names}
-    surely = frozenset.intersection(*(frozenset(s.surely) for s in alive))
+    surely = frozenset.intersection(*(s.surely for s in alive))
     return _State(counts, surely, frozenset().union(*(s.maybe for s in alive)))
 
 
@@ -400,7 +399,7 @@ def _pairs(node: ast.expr) -> list[tuple[ast.expr | None, ast.expr]] | None:
 
 
 def name_of(node: ast.expr) -> str:
-    """What an expression would be called: a variable, an attribute, a key, the function it calls."""
+    """Return what an expression would be called: a variable, an attribute, a key, the function it calls."""
     if isinstance(node, ast.Name):
         return "" if node.id.startswith("_mce_") else node.id
     if isinstance(node, ast.Attribute):

@@ -1,6 +1,5 @@
 """A cell read, bound and run point by point leaves what the plain cell leaves."""
 
-import ast
 import collections
 import itertools
 import json
