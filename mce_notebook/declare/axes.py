@@ -292,7 +292,7 @@ def check_rows(axis: Axis) -> Axis:
     if twice is None:
         return axis
     first, again = twice
-    shown = ", ".join(str(coordinate.labels[again]) for coordinate in axis.coordinates)
+    shown = ", ".join(str(coordinate.labels[first]) for coordinate in axis.coordinates)
     raise GridError(
         f"The axis {axis.name!r} lists {shown} twice (positions {first + 1} and {again + 1}); "
         "list each value once, and use replicates(n) to repeat points."
