@@ -317,6 +317,9 @@ class Walk(Graph):
 
     def _method(self, method: types.MethodType, label: str) -> str:
         self._draws(method)
+        if hazards.is_generator(method.__self__):
+            self._generator(method.__self__, label)
+            return f"builtin {method.__qualname__}"
         node = self._node(method, label)
         node.parts += [
             "method",

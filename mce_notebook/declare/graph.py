@@ -154,7 +154,8 @@ class Graph:
     def _edge(self, name: str, value: Any, label: str) -> str:
         """Token of something code refers to; data is listed under its label, code under its own name."""
         token = self.visit(value, label)
-        if not is_code(value):
+        is_library = token.startswith(_LIBRARY) and "\x00" not in token
+        if not is_code(value) and not is_library:
             self._edges[label, token] = None
         return f"{name}={token}"
 
@@ -238,6 +239,10 @@ class Graph:
 
 
 _REFERENCE = re.compile("\x00(\\d+)\x00")
+
+
+# How tokens begin that name something installed; what it does belongs to its package.
+_LIBRARY = ("builtin ", "function ", "class ", "module ")
 
 
 def is_code(value: Any) -> bool:

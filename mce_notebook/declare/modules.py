@@ -101,7 +101,10 @@ class _Disk:
 
     @classmethod
     def read(cls, path: str) -> "_Disk":
-        content = Path(path).read_bytes()
+        return _disk(path, Path(path).read_bytes())
+
+    @classmethod
+    def parse(cls, path: str, content: bytes) -> "_Disk":
         try:
             tree = ast.parse(content, path)
             compiled = compile(content, path, "exec", dont_inherit=True)
@@ -142,6 +145,11 @@ class _Disk:
                     f"notebook uses. Run `import importlib, {module}; importlib.reload({module})`, or restart the "
                     "kernel, and run the cells that import it again."
                 )
+
+
+@functools.lru_cache(maxsize=256)
+def _disk(path: str, content: bytes) -> _Disk:
+    return _Disk.parse(path, content)
 
 
 def _functions(value: Any, module: str) -> Iterator[types.FunctionType]:

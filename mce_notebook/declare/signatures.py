@@ -63,6 +63,11 @@ def call_of(fn: Callable[..., Any], axes: tuple[str, ...], fixed: Mapping[str, A
         raise DeclarationError(f"A sweep needs a function to call at each point, not {fn!r}.")
     function = _python_function(fn)
     name = _name(fn, function)
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        kind = "a generator" if inspect.isgeneratorfunction(function) else "async"
+        raise DeclarationError(
+            f"`{name}` is {kind}, so calling it gives no values. Write a function that returns them."
+        )
     declared = _parameters(fn, axes)
     drawn = tuple(p for p in _STREAMS if p in declared and p not in axes and p not in fixed)
     _check(name, declared, axes, fixed, drawn)

@@ -196,11 +196,15 @@ def test_an_edited_module_that_was_not_reloaded_is_refused(local, written: Writt
 
 
 def test_values_set_in_memory_travel(local, written: Written, tmp_path: Path) -> None:
-    local(
-        {
-            "patched.py": "K = 1\nTABLE = {'a': 1}\ndef f(x):\n    return x + K + TABLE['a'] + helper(x)\ndef helper(x):\n    return 0\n"
-        }
-    )
+    text = """
+        K = 1
+        TABLE = {'a': 1}
+        def f(x):
+            return x + K + TABLE['a'] + helper(x)
+        def helper(x):
+            return 0
+        """
+    local({"patched.py": text})
     cell = """
     import patched
     patched.K = 50

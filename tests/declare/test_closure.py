@@ -651,6 +651,11 @@ def test_computed_names_and_files_are_announced(tmp_path: Path) -> None:
         from_function(run_cell(text, {})["f"], ("n",), depends=[tmp_path / "absent"])
 
 
+def test_functions_of_libraries_are_not_listed_as_data() -> None:
+    text = "import random, math\nimport numpy as np\ndef f(n):\n    return np.random.normal() + random.gauss(0, 1) + math.pi"
+    assert set(from_function(run_cell(text, {})["f"], ("n",)).version.dependencies) == {"`f`", "captured `math.pi`"}
+
+
 # ---- packages
 
 
