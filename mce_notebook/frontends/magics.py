@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -203,8 +204,14 @@ class SweepMagics(Magics):
 
     def _offer_tail(self, name: str, launched: "Launched") -> None:
         """Offer the statements after the loops as the next cell, once; the launch line says so."""
-        if launched.declaration.number == 1:
-            self._ip.set_next_input(f"{name}.result()\n{launched.declaration.tail}")
+        from mce_notebook.declare.rows import sink_names
+
+        declaration = launched.declaration
+        if declaration.number != 1 or not launched.started:
+            return
+        used = [sink for sink in sink_names(declaration.sinks) if re.search(rf"\b{sink}\b", declaration.tail)]
+        lines = [f"{sink} = {name}.rows({sink!r})" for sink in used]
+        self._ip.set_next_input("\n".join([f"{name}.result()", *lines, declaration.tail.rstrip()]))
 
     def _show(self, handle: "Sweep", line: Line) -> None:
         block = line.block if line.block is not None else self.block

@@ -89,6 +89,7 @@ def test_a_request_nobody_answered_is_interrupted_after_a_while(sweep):
 def test_stopped_by_too_many_failures(sweep):
     epoch = claim_epoch(sweep.paths, me())
     sweep.add_intent("run", "me")
+    sweep.add_intent("stop", "host")
     sweep.beat(epoch, {"state": "stopped", "message": "21 % failed, above --max-failures 20%", "time": time.time() + 1})
     found = Progress.of(sweep)
     assert found.state == "stopped"
