@@ -219,7 +219,7 @@ class Binder:
         size = len(made[0]) if made else 0
         counted = self._counted(spec, size)
         try:
-            return check_rows(Axis((*made, *counted), "zip" if len(made) + len(counted) > 1 else "single"))
+            return check_rows(Axis((*made, *counted), _kind(made, counted)))
         except GridError:
             if counted or not spec.counters:
                 raise
@@ -270,6 +270,14 @@ class Binder:
                 )
         text = ast.unparse(test)
         return Guard(f"not ({text})" if skip else text, None, used, constants)
+
+
+def _kind(made: Sequence[Coordinate], counted: Sequence[Coordinate]) -> AxisKind:
+    """Tell rows that combine values, as a listed product does, from columns that advance together."""
+    if len(made) + len(counted) < 2:
+        return "single"
+    repeats = len(made) > 1 and all(len(np.unique(c.labels)) < len(c.labels) for c in made)
+    return "table" if repeats else "zip"
 
 
 def make_coordinates(columns: Mapping[str, Any]) -> list[Coordinate]:

@@ -41,12 +41,21 @@ def unwrapped(source: str) -> str:
             margin = " " * first.col_offset
             if lines[first.lineno - 1][: first.col_offset].strip():
                 continue
+            header = _header(node)
             for number in range(node.lineno, first.lineno):
-                lines[number - 1] = "\n" if number > node.lineno else "pass\n"
+                lines[number - 1] = "\n" if number > node.lineno else f"{header}\n"
             for number in range(first.lineno, (last.end_lineno or last.lineno) + 1):
                 lines[number - 1] = lines[number - 1].removeprefix(margin)
             return unwrapped("".join(lines))
     return source
+
+
+def _header(node: ast.If | ast.With) -> str:
+    """Return the line that stands for a wrapper taken away; a progress bar keeps its name."""
+    bar = node.items[0].optional_vars if isinstance(node, ast.With) else None
+    if isinstance(node, ast.With) and isinstance(bar, ast.Name):
+        return f"{bar.id} = {ast.unparse(node.items[0].context_expr)}"
+    return "pass"
 
 
 def _single_lines(node: ast.stmt) -> bool:

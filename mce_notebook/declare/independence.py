@@ -9,6 +9,8 @@ from mce_notebook.declare.nesting import Level, Problem
 _GENERATORS = {"default_rng", "RandomState", "Generator", "Random", "SeedSequence", "PCG64", "Philox", "MT19937"}
 _LIST_METHODS = {"append", "extend", "insert", "appendleft", "extendleft", "popleft", "sort", "reverse", "clear"}
 _OTHER_METHODS = {"update", "add", "pop", "popitem", "remove", "discard", "fill", "setdefault"}
+_GROWING = {"append", "concat", "vstack", "hstack", "concatenate", "column_stack", "union"}
+_FRAME = {"loc", "iloc", "at", "iat"}
 # Settings of libraries are not results, and children have their own.
 _MODULES = {
     "plt",
@@ -115,6 +117,16 @@ def _carried(name: str, node: ast.Name, level: Level, number: int, region: Seque
     if best is not None:
         return _best(best, name, number)
     where: ast.AST = next((n for other, n in bindings(list(region)) if other == name), node)
+    grown = next((s for s in _statements(region) if isinstance(s, ast.Assign) and grows(s, name) is not None), None)
+    if grown is not None:
+        return Problem(
+            "grow",
+            grown,
+            f"`{name}` is made anew from itself at every point, so every point would need the ones before it.",
+            "Append to a list, and put it together after the loops.",
+            level=number,
+            name=name,
+        )
     running = next((s for s in _statements(region) if _running_best(s, name)), None)
     if running is not None:
         return _best(running, name, number)
@@ -156,6 +168,20 @@ def _best(node: ast.stmt, name: str, number: int) -> Problem:
         level=number,
         name=name,
     )
+
+
+def grows(node: ast.Assign, name: str) -> ast.expr | None:
+    """Return what ``x = np.append(x, y)`` or ``x = pd.concat([x, y])`` adds to a name."""
+    if name not in stores(node.targets) or not isinstance(node.value, ast.Call):
+        return None
+    if callee(node.value).rpartition(".")[2] not in _GROWING:
+        return None
+    arguments = list(node.value.args[:1] if isinstance(node.value.args[0], ast.List | ast.Tuple) else node.value.args)
+    if arguments and isinstance(arguments[0], ast.List | ast.Tuple):
+        arguments = list(arguments[0].elts)
+    added = [a for a in arguments if not (isinstance(a, ast.Name) and a.id == name)]
+    itself = callee(node.value).partition(".")[0] == name
+    return added[0] if len(added) == 1 and (len(arguments) == 2 or itself) and name not in read_names(added) else None
 
 
 def _running_best(node: ast.stmt, name: str) -> bool:
@@ -232,6 +258,9 @@ def _check_mutations(
         if name in own or name in imported or name in _MODULES:
             continue
         if name not in everywhere:
+            frame = _frame(name, node)
+            if frame is not None:
+                raise frame
             if not method or _known_container(name, node, head):
                 raise _mutated(name, node, 0, "above the loops")
             continue
@@ -240,6 +269,21 @@ def _check_mutations(
             continue
         if isinstance(node, ast.Subscript) or (method and _method(node) in _LIST_METHODS):
             raise _mutated(name, node, level + 1, f"once per {_named(levels[level])}")
+
+
+def _frame(name: str, node: ast.AST) -> Problem | None:
+    """Refuse rows put into a data frame, which has no place for them before all are known."""
+    if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Attribute):
+        return None
+    if node.value.attr not in _FRAME or not isinstance(node.value.value, ast.Name):
+        return None
+    return Problem(
+        "frame",
+        node,
+        f"`{ast.unparse(node)}` writes to a data frame made above the loops.",
+        "Append the rows to a list, and make the frame after the loops.",
+        name=name,
+    )
 
 
 def _inside(node: ast.AST, statements: Sequence[ast.stmt]) -> bool:

@@ -11,8 +11,9 @@ from mce_notebook.declare.cells import find_loop, parse, unwrapped
 from mce_notebook.declare.names import stores
 from mce_notebook.declare.nesting import Problem, find_noise
 from mce_notebook.declare.offers import find_offers
+from mce_notebook.declare.pages import Offer, refusal
 from mce_notebook.declare.reading import Frame, Reading, attempt
-from mce_notebook.declare.refusals import Offer, refusal, rewritten
+from mce_notebook.declare.refusals import rewritten
 from mce_notebook.declare.remarks import find_notes
 from mce_notebook.declare.rows import rebuild, sink_names
 from mce_notebook.declare.sinks import head_bindings

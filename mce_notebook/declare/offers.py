@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from mce_notebook.declare.names import callee, read_names, reads
 from mce_notebook.declare.nesting import is_empty_list
+from mce_notebook.declare.pages import Offer
 from mce_notebook.declare.reading import Reading
-from mce_notebook.declare.refusals import Offer
 from mce_notebook.declare.rewriting import Edits
 
 _STATISTICS = {"mean", "std", "sem", "median", "var", "nanmean", "nanstd", "nanmedian", "fmean", "stdev"}

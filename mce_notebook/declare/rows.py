@@ -326,6 +326,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "str": str, "int": int, "float": float, "round": round, "abs": abs, "tuple": tuple, "repr": repr,
     "min": min, "max": max,
 }  # fmt: skip
+_CONVERSIONS: dict[str, Callable[[Any], str]] = {"s": str, "r": repr, "a": ascii}
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b,
     ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b, ast.Pow: lambda a, b: a**b,
@@ -350,8 +351,7 @@ def evaluate(node: ast.AST, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.FormattedValue):
         value = evaluate(node.value, names)
         if node.conversion != -1:
-            convert: Callable[[Any], str] = {"s": str, "r": repr, "a": ascii}[chr(node.conversion)]
-            value = convert(value)
+            value = _CONVERSIONS[chr(node.conversion)](value)
         return format(value, evaluate(node.format_spec, names) if node.format_spec else "")
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return _CALLS[node.func.id](*(evaluate(argument, names) for argument in node.args))
