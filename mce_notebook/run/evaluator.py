@@ -50,6 +50,7 @@ class _Work:
     block: Block
     each: bool
     budget: float | None
+    singly: bool
     flush: Flush
     entering: Callable[[Prefix, Span], None]
     batch: Batch
@@ -68,7 +69,7 @@ class _Work:
 
     def due(self, *, bulk: bool) -> bool:
         """Whether finished points should be handed on, so that a crash later on does not take them along."""
-        if self.batch.nbytes > FLUSH_BYTES:
+        if self.singly or self.batch.nbytes > FLUSH_BYTES:
             return True
         return time.perf_counter() - self.flushed > (FLUSH_BULK if bulk else FLUSH_EACH)
 
@@ -135,6 +136,7 @@ class Evaluator:
         *,
         each: bool,
         budget: float | None = None,
+        singly: bool = False,
         flush: Flush,
         entering: Callable[[Prefix, Span], None] | None = None,
         dead: Mapping[Prefix, Failure] | None = None,
@@ -148,6 +150,8 @@ class Evaluator:
             Run points one by one, with time and output per point.
         budget : float, optional
             Seconds after which the rest is handed back.
+        singly : bool
+            Hand every point over before the next begins.
         flush : callable
             Receives frames, how many points of the block are done with them, and how many of these failed.
         entering : callable, optional
@@ -159,7 +163,7 @@ class Evaluator:
         -------
         Report
         """
-        work = _Work(block, each, budget, flush, entering or (lambda prefix, span: None), Batch(0))
+        work = _Work(block, each, budget, singly, flush, entering or (lambda prefix, span: None), Batch(0))
         self._setups.dead = dead or {}
         cpu = time.process_time()
         try:

@@ -98,13 +98,15 @@ class Prefix:
 class Evaluate:
     """Supervisor to slot: evaluate this block.
 
-    `dead` are setups that killed an earlier slot: they fail their points without being tried again.
+    With `singly` every point is handed over before the next begins. `dead` are setups that killed an earlier slot:
+    they fail their points without being tried again.
     """
 
     task: Task
     block: Block
     each: bool
     budget: float | None
+    singly: bool = False
     dead: Mapping[Prefix, Failure] = field(default_factory=dict)
 
 

@@ -50,6 +50,7 @@ class Service:
                 request.block,
                 each=request.each,
                 budget=request.budget,
+                singly=request.singly,
                 flush=self._hand,
                 entering=self._enter,
                 dead=request.dead,

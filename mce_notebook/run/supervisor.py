@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,7 @@ class _Run:
     timeout: float | None
     memory: int
     on_frames: Callable[[list[Frame]], None] | None
+    singly: bool = False
     begun: float = field(default_factory=time.monotonic)
     frames: list[Frame] = field(default_factory=list)
     handed: int = 0
@@ -77,8 +78,8 @@ class Supervisor:
         self._nice = nice
         self._spares = spare
         self._spare: Child | None = None
-        self._children: dict[tuple[str, str, str, int], Child] = {}
-        self._dead: dict[tuple[str, str, str], dict[Prefix, Failure]] = {}
+        self._children: dict[Hashable, Child] = {}
+        self._dead: dict[Hashable, dict[Prefix, Failure]] = {}
         self._lock = threading.Lock()
         self._current: tuple[_Run, Child] | None = None
         self._closed = False
@@ -163,18 +164,21 @@ class Supervisor:
                 return self._rest(run, reason="cancelled")
             # A slot that died between two blocks (a thread of the last one, the machine) has nothing to do with this
             # one; a new slot takes it.
-            if state.phase != Phase.IDLE or run.handed:
+            if state.phase != Phase.IDLE or run.handed or run.verdict is not None:
                 return self._died(run, state, returncode, output)
         return self._rest(run, reason=f"no slot could be started: {causes.exit_cause(returncode)}\n{output}", lost=True)
 
     def _converse(self, run: _Run, child: Child) -> Report | Refused | None:
         """Have the slot evaluate the block; None when it died."""
-        key = (run.task.store, run.task.name, run.task.version)
         run.printed = child.printed.written
         with self._lock:
             self._current = (run, child)
         try:
-            if not child.send(Evaluate(run.task, run.block, run.each, run.budget, self._dead.get(key, {}))):
+            if not child.send(
+                Evaluate(
+                    run.task, run.block, run.each, run.budget, run.singly, self._dead.get(_attempted(run.task), {})
+                )
+            ):
                 child.kill()
                 return None
             return self._listen(run, child)
@@ -218,10 +222,11 @@ class Supervisor:
             # Read twice: a state torn between two points must not blame the second.
             if child.page.state() == state:
                 run.verdict = (Status.TIMEOUT, f"timed out after {run.timeout:g} s")
+                run.blamed = state
         elif child.memory() > run.memory and child.exact_memory() > run.memory:
             run.verdict = (Status.KILLED, f"exceeded the memory limit of {causes.size(run.memory)}")
+            run.blamed = state if child.page.state() == state else None
         if run.verdict is not None:
-            run.blamed = state
             child.kill()
 
     def _finished(self, run: _Run, report: Report | Refused) -> BlockResult:
@@ -242,19 +247,22 @@ class Supervisor:
         """Tell the death of the slot: as an outcome, or as a loss."""
         status, cause = run.verdict or (Status.KILLED, causes.exit_cause(returncode))
         lost = run.verdict is None and returncode == -SIGKILL
-        if run.verdict is not None and (run.blamed is None or not _same(run.blamed, state)):
-            # The point ended between the decision and the kill: nobody is to blame, and all of it is run again.
-            return self._rest(run, reason=f"the slot was stopped ({cause}) after its point had ended")
+        if run.verdict is not None and run.blamed is not None:
+            # The next point may have begun between the decision and the kill.
+            state = run.blamed
+            if state.phase in {Phase.POINT, Phase.POINTS} and state.position < run.handed:
+                return self._rest(run, reason=f"the slot was stopped ({cause}) after the point had ended")
         if state.phase == Phase.POINTS and state.count > 1:
-            return self._careful(run, state)
+            return self._careful(run, state.position, state.position + state.count)
+        if state.phase == Phase.WRITING and state.position - run.handed > 1:
+            return self._careful(run, run.handed, state.position, singly=True)
         start, stop, where = self._victims(run, state)
         if lost or where is None:
             index = int(run.block.indices()[start]) if start < run.block.count else None
             return self._rest(run, lost=True, killed_point=index, reason=f"the slot was lost: {cause}")
         failure = causes.killed(cause, where=where, output=output, status=status)
         if where == "setup" and run.entering is not None:
-            key = (run.task.store, run.task.name, run.task.version)
-            self._dead.setdefault(key, {})[run.entering.prefix] = failure
+            self._dead.setdefault(_attempted(run.task), {})[run.entering.prefix] = failure
         return self._failing(run, failure, start, stop, reason=cause)
 
     def _victims(self, run: _Run, state: State) -> tuple[int, int, causes.Where | None]:
@@ -262,6 +270,9 @@ class Supervisor:
         match state.phase:
             case Phase.POINT | Phase.POINTS:
                 return state.position, state.position + 1, "point"
+            case Phase.WRITING if state.position > run.handed:
+                # The value of the point was being encoded.
+                return state.position - 1, state.position, "point"
             case Phase.SETUP if run.entering is not None:
                 return max(run.handed, run.entering.start), run.entering.stop, "setup"
             case Phase.LOADING:
@@ -269,15 +280,14 @@ class Supervisor:
             case _:
                 return run.handed, run.handed + 1, None
 
-    def _careful(self, run: _Run, state: State) -> BlockResult:
+    def _careful(self, run: _Run, start: int, stop: int, *, singly: bool = False) -> BlockResult:
         """Find the point that killed the slot: run the points that were under way once more, one by one."""
-        stop = min(state.position + state.count, run.block.count)
-        chunk = cut(run.block, state.position, stop)
+        chunk = cut(run.block, start, stop)
         if chunk is None:
             return self._rest(run, lost=True, reason="the slot died between two points")
-        again = _Run(run.task, chunk, True, None, run.timeout, run.memory, run.on_frames, run.begun)
+        again = _Run(run.task, chunk, True, None, run.timeout, run.memory, run.on_frames, singly, run.begun)
         found = self._attempt(again)
-        around = (cut(run.block, run.handed, state.position), cut(run.block, stop, run.block.count))
+        around = (cut(run.block, run.handed, start), cut(run.block, stop, run.block.count))
         return BlockResult(
             run.frames + found.frames,
             run.handed + found.done,
@@ -333,7 +343,7 @@ class Supervisor:
         return printed + child.printed.text(run.printed)
 
     def _child(self, task: Task) -> Child:
-        key = (task.store, task.name, task.version, task.cores)
+        key = (task.store, task.name, task.sweep, task.version, task.cores)
         child = self._children.pop(key, None)
         if child is None:
             while len(self._children) >= _KEPT:
@@ -367,5 +377,6 @@ def default_memory(cores: int) -> int:
     return int(0.9 * total / max(1, (os.cpu_count() or 1) // max(1, cores)))
 
 
-def _same(before: State, after: State) -> bool:
-    return (before.phase, before.position, before.since) == (after.phase, after.position, after.since)
+def _attempted(task: Task) -> Hashable:
+    """Return what a setup is tried once for: a rerun is another generation and tries again."""
+    return task.store, task.name, task.sweep, task.version, task.generation

@@ -6,13 +6,12 @@ User code is never imported here; the worker survives whatever it does.
 import atexit
 import os
 import threading
-from typing import Any
 
 from mce_notebook.plan import Block
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
 
-_supervisors: dict[int, Supervisor] = {}
+_supervisors: dict[threading.Thread, Supervisor] = {}
 _guard = threading.Lock()
 
 
@@ -45,7 +44,7 @@ def interrupt(store: str, name: str) -> bool:
 
 
 def warm(cores: int = 1) -> None:
-    """Start a slot now, so that the first block finds it ready; sent once to each new worker."""
+    """Start this thread's slot now, so that its first block finds it ready; a task of its own for each new worker."""
     _supervisor().warm(cores)
 
 
@@ -59,26 +58,18 @@ def close() -> None:
 
 
 def _supervisor() -> Supervisor:
-    thread = threading.get_ident()
+    me = threading.current_thread()
     with _guard:
-        supervisor = _supervisors.get(thread)
+        ended = [thread for thread in _supervisors if not thread.is_alive()]
+        orphans = [_supervisors.pop(thread) for thread in ended]
+        supervisor = _supervisors.get(me)
         if supervisor is None:
             supervisor = Supervisor(nice=int(os.environ.get("MCE_NICE", "0")))
-            _supervisors[thread] = supervisor
-        return supervisor
+            _supervisors[me] = supervisor
+    for orphan in orphans:
+        orphan.close()
+    return supervisor
 
 
-class SlotPlugin:
-    """Worker plugin: ends the slots of a worker that stops in order; `atexit` and the kernel see to other ends."""
-
-    name = "mce-slots"
-
-    def setup(self, worker: Any) -> None:
-        """Do nothing: slots start with the first block, or by `warm`."""
-
-    def teardown(self, worker: Any) -> None:
-        """End the slots."""
-        close()
-
-
+# Where a worker is killed outright the kernel ends its slots (PR_SET_PDEATHSIG).
 atexit.register(close)

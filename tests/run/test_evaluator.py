@@ -1,5 +1,6 @@
 """One loop calls user code. Whatever way it is driven, every point has the outcome it would have by itself."""
 
+import itertools
 import os
 
 import cloudpickle
@@ -73,7 +74,7 @@ def test_outcomes_do_not_depend_on_blocks_mode_or_order(notebook, outcomes, cuts
     whole = Runner(experiment, points)
     whole.run((0, 240), each=False)
     edges = [0, *sorted(cuts), 240]
-    pieces = list(zip(edges, edges[1:]))
+    pieces = list(itertools.pairwise(edges))
     order.shuffle(pieces)
     split = Runner(experiment, points)
     for piece, careful in zip(pieces, each):
@@ -258,6 +259,11 @@ def test_marks_become_skipped_points_and_missing_outputs(notebook, outcomes, eac
 # Setups
 
 
+def noted(trace, name):
+    """A statement that leaves a trace of a call and its argument."""
+    return f"with open({str(trace)!r}, 'a') as file: file.write(f'{name}{{{name}}} ')"
+
+
 def test_a_setup_runs_once_for_the_points_that_share_it(notebook, outcomes, tmp_path):
     points = grid(n=[1, 2, 3], m=[1, 2], i=list(range(5)))
     trace = tmp_path / "trace"
@@ -266,12 +272,12 @@ def test_a_setup_runs_once_for_the_points_that_share_it(notebook, outcomes, tmp_
         [
             (
                 1,
-                f"def setup(n):\n    with open({str(trace)!r}, 'a') as file: file.write(f'n{{n}} ')\n    import numpy as np\n    return (np.full(3, n),)",
+                f"def setup(n):\n    import numpy as np\n    {noted(trace, 'n')}\n    return (np.full(3, n),)",
                 ("A",),
             ),
             (
                 2,
-                f"def setup(A, m):\n    with open({str(trace)!r}, 'a') as file: file.write(f'm{{m}} ')\n    return (int(A[0]) * m,)",
+                f"def setup(A, m):\n    {noted(trace, 'm')}\n    return (int(A[0]) * m,)",
                 ("B",),
             ),
         ],
@@ -279,7 +285,7 @@ def test_a_setup_runs_once_for_the_points_that_share_it(notebook, outcomes, tmp_
     runner = Runner(experiment, points)
     for low, high in [(0, 3), (3, 12), (12, 30)]:
         runner.run((low, high), each=False)
-    assert trace.read_text().split() == "n1 m1 m2 n2 m1 m2 n3 m1 m2".split()
+    assert trace.read_text().split() == ["n1", "m1", "m2", "n2", "m1", "m2", "n3", "m1", "m2"]
     expected = [3.0 * n + n * m + i for n in [1, 2, 3] for m in [1, 2] for i in range(5)]
     assert [outcomes(runner.frames)[index].values["y"] for index in range(30)] == expected
 
@@ -355,7 +361,7 @@ def test_a_setup_that_fails_is_tried_once_and_fails_its_points(notebook, outcome
         [
             (
                 1,
-                f"def setup(n):\n    with open({str(trace)!r}, 'a') as file: file.write(str(n))\n    print('dividing')\n    return (1 / n,)",
+                f"def setup(n):\n    {noted(trace, 'n')}\n    print('dividing')\n    return (1 / n,)",
                 ("A",),
             )
         ],
@@ -364,7 +370,7 @@ def test_a_setup_that_fails_is_tried_once_and_fails_its_points(notebook, outcome
     runner.run((0, 6), each=False)
     runner.run((6, 12), each=True)
     found = outcomes(runner.frames)
-    assert trace.read_text() == "102"
+    assert trace.read_text() == "n1 n0 n2 "
     assert [i for i, one in found.items() if one.status == Status.FAILED] == [4, 5, 6, 7]
     assert {found[i].failure.where for i in range(4, 8)} == {"setup"}
     assert found[5].failure.cause == "ZeroDivisionError: division by zero"
