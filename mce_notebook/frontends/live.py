@@ -14,9 +14,10 @@ from mce_notebook.view.progress import Meter, Progress
 if TYPE_CHECKING:
     from mce_notebook.sweep import Sweep
 
-# At most five updates a second, and never more than a tenth of one core of the kernel.
+# At most five updates a second, and a tenth of one core of the kernel, but never less often than this.
 INTERVAL = 0.2
 SHARE = 0.1
+LONGEST = 2.0
 
 
 class LiveView:
@@ -46,7 +47,7 @@ class LiveView:
 
         progress = self._look()
         show: Any = display.display
-        self._handle = show(self._bundle(progress), raw=True, display_id=True)
+        self._handle = show(self._bundle(progress, picture=progress.ended), raw=True, display_id=True)
         if progress.ended or self._handle is None:
             return
         # Without the context of this cell the updates would go to whichever cell ran last.
@@ -69,19 +70,21 @@ class LiveView:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            start = time.perf_counter()
+            start = time.thread_time()
             try:
                 progress = self._look()
-                if progress.ended or progress.text() != self._shown:
+                if progress.text() != self._shown:
                     self._handle.update(self._bundle(progress), raw=True)
+                if progress.ended:
+                    # The first picture loads Matplotlib; the end must not wait for it.
+                    self._handle.update(self._bundle(progress, picture=True), raw=True)
+                    return
             except (SweepError, FileNotFoundError) as error:
                 # Removed or unreadable while it was watched: say so where people look.
                 self._handle.update({"text/plain": f"{type(error).__name__}: {error}"}, raw=True)
                 return
-            if progress.ended:
-                return
-            spent = time.perf_counter() - start
-            self._stop.wait(max(INTERVAL, spent / SHARE))
+            spent = time.thread_time() - start
+            self._stop.wait(min(max(INTERVAL, spent / SHARE), LONGEST))
 
     def _look(self) -> Progress:
         if self._snapshot is None:
@@ -89,7 +92,7 @@ class LiveView:
         self._snapshot.update()
         return Progress.of(self._store, self._snapshot, self._meter)
 
-    def _bundle(self, progress: Progress) -> dict[str, Any]:
+    def _bundle(self, progress: Progress, *, picture: bool = False) -> dict[str, Any]:
         assert self._snapshot is not None
         self._shown = progress.text()
-        return bundle(self._store, self._snapshot, progress, picture=progress.ended, value=self._value)
+        return bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)

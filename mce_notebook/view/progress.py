@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mce_notebook.view.dataset import Snapshot
 
 WINDOW = 60.0
+SPACING = 1.0
 STATES = ("queued", "running", "paused", "done", "cancelled", "stopped", "interrupted")
 
 
@@ -36,8 +37,15 @@ class Meter:
         if self.samples and done < self.samples[-1][1]:
             # Another declaration or generation: what was counted before says nothing.
             self.samples.clear()
-        if not self.samples or now > self.samples[-1][0]:
-            self.samples.append((now, done))
+        if self.samples and now <= self.samples[-1][0]:
+            return
+        if len(self.samples) == 1 and done == self.samples[0][1]:
+            # Nothing happened yet: the time until workers are there says nothing about how fast they are.
+            self.samples.clear()
+        if len(self.samples) > 1 and now - self.samples[-2][0] < SPACING:
+            # Outcomes come in blocks; closer samples would measure the blocks.
+            self.samples.pop()
+        self.samples.append((now, done))
         while len(self.samples) > 2 and self.samples[0][0] < now - self.window:
             self.samples.popleft()
 
@@ -61,7 +69,7 @@ class Meter:
         variance = sum(span * (gain / span - mean) ** 2 for span, gain in zip(spans, gains, strict=True)) / total
         effective = total**2 / sum(span**2 for span in spans)
         spread = 2 * (variance / max(effective - 1, 1)) ** 0.5
-        return max(mean - spread, mean / 10), mean, mean + spread
+        return max(mean - spread, mean / 3), mean, mean + spread
 
 
 @dataclass(frozen=True)
