@@ -22,7 +22,7 @@ from mce_notebook.declare.experiment import Experiment
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.version import Version, explain
-from mce_notebook.errors import DeclarationError, NameConflict
+from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict
 from mce_notebook.store.catalog import Store, SweepStore, object_digest
 from mce_notebook.store.coverage import Known, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
@@ -106,6 +106,8 @@ class Draft:
 
     proposal: Proposal
     sweep: SweepStore | None
+    # With the objects its axes hold; a declaration keeps their labels only.
+    grid: Grid
     declaration: Declaration
     latest: Declaration | None
     known: Known
@@ -151,7 +153,7 @@ def draft(proposal: Proposal, root: Path) -> Draft:
         declaration = dataclasses.replace(declaration, hold_stale=False)
     wanted = todo(found, declaration)
     held = int(np.count_nonzero(_stale(found, declaration))) if declaration.hold_stale else 0
-    return Draft(proposal, sweep, declaration, latest, found, wanted, held)
+    return Draft(proposal, sweep, grid, declaration, latest, found, wanted, held)
 
 
 def launch(proposal: Proposal, root: Path) -> Launched:
@@ -173,9 +175,13 @@ def launch(proposal: Proposal, root: Path) -> Launched:
         buffers.append(data)
         return object_digest(data)
 
-    packed = bundle.pack(proposal.experiment, plan.declaration.grid, keep)
+    packed = bundle.pack(proposal.experiment, plan.grid, keep)
     facts = environment.capture()
-    sweep = plan.sweep or _create(proposal, Store(root))
+    try:
+        sweep = plan.sweep or _create(proposal, Store(root))
+    except AlreadyExists:
+        # Another process declared it meanwhile; seen beside that, this may be no change at all, or a conflict.
+        return launch(proposal, root)
     for data in buffers:
         sweep.write_object(data)
     sweep.write_code(packed.key, packed.files)
