@@ -107,11 +107,11 @@ class _Coarse:
         for order, axis, shifts in zip(self.reversed, self.axes, self.shifts, strict=True):
             time, digit = np.divmod(time, len(order))
             row = order[digit]
-            for shift, earlier in zip(shifts, found, strict=True):
-                row = row + shift * earlier
-            row = row % len(order)
+            # Only the longest axis moves within a run, so only it may shift others there; later digits shift whole runs.
             found.append(row)
-            rows[axis] = row
+            for shift, earlier in zip(shifts, found, strict=False):
+                row = row + shift * earlier
+            rows[axis] = row % len(order)
         return self.tiles.spans(rows)
 
 
