@@ -15,7 +15,8 @@ from mce_notebook.declare.points import function
 from mce_notebook.declare.reading import Reading
 from mce_notebook.declare.routine import Routine, Setup
 from mce_notebook.declare.rows import describe_container
-from mce_notebook.declare.slots import Outline, Slot, Template
+from mce_notebook.declare.slots import Outline, Slot
+from mce_notebook.declare.templates import Template
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Binding:
         parameters = (*grid.names, *(n for n in dict.fromkeys(provides) if n in used and n not in grid.names))
         parameters += tuple(g for g in generators if g not in parameters)
         point = function("point", parameters, body, self.reading.levels[-1].node)
-        dims = {name: slot.dims for slot in outline.slots for name in slot.outputs if slot.dims}
+        dims = {name: ("_".join(slot.dims),) for slot in outline.slots for name in slot.outputs if slot.dims}
         return Bound(
             grid,
             Routine(point, self.cell, self.filename),

@@ -11,7 +11,8 @@ from mce_notebook.declare.names import Write, bindings, mutations, read_names, r
 from mce_notebook.declare.nesting import Level, Noise, Problem, Spec, descend, sequence_of
 from mce_notebook.declare.points import Lowering
 from mce_notebook.declare.sinks import Extraction, Sinks, check_reads, container_made, find_sinks, take_rows
-from mce_notebook.declare.slots import Outline, Scope, Template, find_aliases, name_outputs
+from mce_notebook.declare.slots import Outline, Slot, name_outputs
+from mce_notebook.declare.templates import Scope, Template, find_aliases
 
 LAST = "rows"
 """Name of the sink that stands for a last expression."""
@@ -393,19 +394,26 @@ def _check_places(reading: Reading) -> None:
     for slot in reading.outline.slots:
         grouped = max((t["group"] for t in slot.path if "group" in t), default=0)
         covered = {n for t in slot.path for n in _covered(t, specs)} | {n for n, k in enumerate(owner) if k < grouped}
-        unknown = [t["unknown"] for t in _flat(slot.path) if "unknown" in t]
-        if unknown:
-            raise Problem(
-                "index",
-                slot.sites[0].write,
-                f"the place `{unknown[0]}` in `{slot.base}` is not given by the axes alone.",
-                "Append a row with that value in it.",
-                name=slot.base,
-            )
+        if any("unknown" in t for t in _flat(slot.path)):
+            raise _computed_place(slot)
         if slot.op == "set":
             missing = [n for n in range(len(specs)) if n not in covered]
+            if missing and any("output" in t for t in _flat(slot.path)):
+                raise _computed_place(slot)
             if missing:
                 raise _overwritten(reading, slot.sites[0].write, specs[missing[0]])
+
+
+def _computed_place(slot: Slot) -> Problem:
+    write = slot.sites[0].write
+    place = ", ".join(ast.unparse(step) for step in write.path)
+    return Problem(
+        "index",
+        write,
+        f"the place `{place}` in `{slot.base}` is not given by the axes alone, so points may write over each other.",
+        "Append a row with that value in it.",
+        name=slot.base,
+    )
 
 
 def _flat(path: Sequence[Template]) -> list[Template]:

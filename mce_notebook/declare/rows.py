@@ -1,6 +1,7 @@
 """`rows()`: the very list, dictionary or array the plain loops would have made, from the outcomes of a sweep."""
 
 import ast
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,9 +177,10 @@ class _Slot:
 
     def __init__(self, owner: _Rebuilding, record: Mapping[str, Any]):
         self.owner, self.record = owner, record
-        self.path = [_key(owner, step) for step in record["path"]]
         self.outputs = [owner.columns[name] for name in record["outputs"]]
+        self.path = [_key(owner, step, self.outputs) for step in record["path"]]
         self.looped = bool(record["dims"])
+        self.computed = '"output"' in json.dumps(record["path"])
         self.op = record["op"]
         self._value = _value(owner, record["value"], self.outputs)
 
@@ -198,21 +200,22 @@ class _Slot:
         if self.looped:
             self._put_turns(container, k)
         else:
-            self._put(container, k, self._value(k))
+            self._put(container, self.path, k, self._value(k))
 
     def _put_turns(self, container: Any, k: int) -> None:
-        if self.op == "set":
-            self._put(container, k, self._value(k))
+        if self.op == "set" and not self.computed:
+            self._put(container, self.path, k, self._value(k))
             return
         columns = [column[k] for column in self.outputs]
         size = max((len(column) for column in columns if column is not None), default=0)
         turn = _value(self.owner, self.record["value"], columns, turn=True)
+        path = [_key(self.owner, step, columns, turn=True) for step in self.record["path"]]
         for number in range(size):
-            self._put(container, k, turn((k, number)))
+            self._put(container, path, (k, number), turn((k, number)))
 
-    def _put(self, container: Any, k: int, value: Any) -> None:
+    def _put(self, container: Any, path: Sequence["_key"], k: Any, value: Any) -> None:
         node = container
-        steps = self.path if self.op != "set" else self.path[:-1]
+        steps = path if self.op != "set" else path[:-1]
         for step in steps:
             node = step(node, k)
         if self.op == "append":
@@ -220,18 +223,20 @@ class _Slot:
         elif self.op == "extend":
             node.extend(value)
         else:
-            self.path[-1].set(node, k, value)
+            path[-1].set(node, k, value)
 
 
 class _key:  # noqa: N801
     """One step of a path: finds, makes or sets what is behind a pair of brackets."""
 
-    def __init__(self, owner: _Rebuilding, template: Template):
-        self.owner, self.template = owner, template
+    def __init__(self, owner: _Rebuilding, template: Template, outputs: Sequence[Any] = (), *, turn: bool = False):
+        self.owner, self.template, self.turn = owner, template, turn
         self.group = template.get("group", 0)
-        self.make: Callable[[Any], Any] = (lambda k: None) if self.group else _value(owner, template, [])
+        self.make: Callable[[Any], Any] = (
+            (lambda k: None) if self.group else _value(owner, template, outputs, turn=turn)
+        )
 
-    def __call__(self, node: Any, k: int) -> Any:
+    def __call__(self, node: Any, k: Any) -> Any:
         """Return the container behind the step."""
         if self.group:
             return self._grouped(node, k)
@@ -240,8 +245,8 @@ class _key:  # noqa: N801
             node[key] = [] if self.owner.entry.get("leaf") == "list" else {}
         return node[key]
 
-    def _grouped(self, node: Any, k: int) -> Any:
-        place = (id(node), self.group, self.owner.prefix(self.group, k))
+    def _grouped(self, node: Any, k: Any) -> Any:
+        place = (id(node), self.group, self.owner.prefix(self.group, k[0] if self.turn else k))
         if place not in self.owner._groups:
             self.owner._groups[place] = []
             node.append(self.owner._groups[place])
@@ -256,7 +261,7 @@ class _key:  # noqa: N801
         if not isinstance(node, dict) or key not in node:
             node[key] = {"list": list, "dict": dict, "set": set}[kind]()
 
-    def set(self, node: Any, k: int, value: Any) -> None:
+    def set(self, node: Any, k: Any, value: Any) -> None:
         """Put a value behind the step."""
         if "dim" in self.template:
             for number, item in enumerate(value):

@@ -1,26 +1,14 @@
 """What each point gives to each sink: the places written, the shape of what is put there, the names of the outputs."""
 
 import ast
-import builtins
 import json
 import keyword
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from mce_notebook.declare.names import Group, Write, callee, read_names, stores, targets
-
-Template = dict[str, Any]
-"""JSON that says how a value or a key is put together: one entry, its kind and what belongs to it."""
-
-RESERVED = {"status", "point", "seconds", "host", "attempt", "version", "outcome", "replicate"}
-
-_PURE_CALLS = {"str", "int", "float", "round", "abs", "tuple", "repr", "min", "max"}
-_PURE_NODES = (
-    ast.Constant, ast.Name, ast.Load, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.JoinedStr,
-    ast.FormattedValue, ast.Tuple, ast.Call,
-)  # fmt: skip
+from mce_notebook.declare.names import Write, callee, targets
+from mce_notebook.declare.templates import RESERVED, Scope, Template, elements, name_of, own_name, pairs_of
 
 
 @dataclass
@@ -87,6 +75,7 @@ class Slot:
             for site, (_, expression, _) in zip(self.sites, column, strict=True):
                 site.values.append(expression)
         self.value = _filled(self.value, leaves)
+        self.path = [_filled(step, leaves) for step in self.path]
         if len(self.hints) == 1 and re.fullmatch(rf"{re.escape(self.base)}_\d+", self.hints[0]) and not self.constants:
             # The only result of a row needs no number.
             self.hints[0] = self.base
@@ -102,7 +91,7 @@ class Slot:
     @property
     def constants(self) -> list[str]:
         """Constants of path and value, which tell it from its like."""
-        parts = [*self.path, *_elements(self.path), *_elements([self.value])]
+        parts = [*self.path, *elements(self.path), *elements([self.value])]
         return [str(t["constant"]) for t in parts if "constant" in t]
 
 
@@ -112,117 +101,43 @@ def _filled(value: Template, leaves: Sequence[Template]) -> Template:
     for kind in ("tuple", "list"):
         if kind in value:
             return {kind: [_filled(v, leaves) for v in value[kind]]}
-    return {"dict": [[key, _filled(v, leaves)] for key, v in value["dict"]]}
+    if "dict" in value:
+        return {"dict": [[key, _filled(v, leaves)] for key, v in value["dict"]]}
+    return value
 
 
-@dataclass
-class Scope:
-    """What the names in a point stand for.
+def _shifted_keys(step: Template, by: int) -> Template:
+    """Return a step with its computed keys numbered behind the leaves of the value."""
+    if "key" in step:
+        return {"leaf": step["key"] + by}
+    return {"tuple": [_shifted_keys(t, by) for t in step["tuple"]]} if "tuple" in step else step
 
-    Parameters
-    ----------
-    axes : set of str
-        Coordinates that the body does not rebind.
-    positions : dict of str to (int, int)
-        Counters: the number of their iterable and the start.
-    counters : dict of str to (int, int)
-        Names counted up once per point: start and step.
-    aliases : dict of str to ast.expr
-        Names bound once, to an expression of axes.
-    records : dict of str to list of str
-        Names that stand for a dictionary of several axes, and its keys.
-    """
 
-    axes: set[str]
-    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    counters: dict[str, tuple[int, int]] = field(default_factory=dict)
-    aliases: dict[str, ast.expr] = field(default_factory=dict)
-    records: dict[str, list[str]] = field(default_factory=dict)
+def turns_in_order(loops: Sequence[ast.For | ast.While], write: ast.stmt) -> tuple[str, ...]:
+    """Return the name that counts the turns 0, 1, 2 of the one loop around a statement reached in every turn."""
+    if len(loops) != 1 or not isinstance(loops[0], ast.For) or not any(s is write for s in loops[0].body):
+        return ()
+    loop = loops[0]
+    if any(isinstance(n, ast.Continue | ast.Break) for n in ast.walk(loop)) or not isinstance(loop.iter, ast.Call):
+        return ()
+    name = callee(loop.iter)
+    if name == "range" and len(loop.iter.args) == 1 and isinstance(loop.target, ast.Name):
+        return (loop.target.id,)
+    pair = isinstance(loop.target, ast.Tuple) and len(loop.target.elts) == 2 and len(loop.iter.args) == 1
+    if name == "enumerate" and pair and not loop.iter.keywords and isinstance(loop.target, ast.Tuple):
+        return tuple(n.id for n in targets(loop.target.elts[0]))
+    return ()
 
-    def leaf(self, node: ast.expr) -> Template | None:
-        """Template of an expression known from the point's place in the grid, None for a result."""
-        if isinstance(node, ast.Name):
-            return self._name(node)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
-            return {"constant": node.value}
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            return {"constant": -node.operand.value} if isinstance(node.operand.value, int | float) else None
-        if (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.value, ast.Name)
-            and isinstance(node.slice, ast.Constant)
-        ):
-            known = self.records.get(node.value.id, ())
-            return {"axis": node.slice.value} if node.slice.value in known else None
-        return None
 
-    def _name(self, node: ast.Name) -> Template | None:
-        if node.id in self.axes:
-            return {"axis": node.id}
-        if node.id in self.positions:
-            spec, start = self.positions[node.id]
-            return {"position": spec, "start": start}
-        if node.id in self.counters:
-            start, step = self.counters[node.id]
-            return {"counter": start, "step": step}
-        if node.id in self.records:
-            return {"record": self.records[node.id]}
-        return self.leaf(self.aliases[node.id]) if node.id in self.aliases else None
-
-    def key(self, node: ast.expr, dims: Sequence[str]) -> Template:
-        """Template of one subscript."""
-        if isinstance(node, Group):
-            return {"group": node.depth}
-        if isinstance(node, ast.Name) and node.id in dims:
-            return {"dim": node.id}
-        if isinstance(node, ast.Name) and node.id in self.aliases:
-            return self.key(self.aliases[node.id], dims)
-        leaf = self.leaf(node)
-        if leaf is not None:
-            return leaf
-        if isinstance(node, ast.Tuple):
-            return {"tuple": [self.key(e, dims) for e in node.elts]}
-        if isinstance(node, ast.Constant) and node.value is Ellipsis:
-            return {"slice": None}
-        if isinstance(node, ast.Slice):
-            return self._slice(node)
-        shifted = self._shifted(node)
-        return shifted if shifted is not None else self._pure(node)
-
-    def _slice(self, node: ast.Slice) -> Template:
-        parts: list[int | None] = []
-        for part in (node.lower, node.upper, node.step):
-            leaf = {"constant": None} if part is None else self.leaf(part)
-            if leaf is None or "constant" not in leaf:
-                return {"unknown": ast.unparse(node)}
-            parts.append(leaf["constant"])
-        return {"slice": parts}
-
-    def _shifted(self, node: ast.expr) -> Template | None:
-        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Sub):
-            return None
-        left, right = self.leaf(node.left), self.leaf(node.right)
-        if left is None or right is None or "position" not in left or not isinstance(right.get("constant"), int):
-            return None
-        step = right["constant"] if isinstance(node.op, ast.Add) else -right["constant"]
-        return {**left, "start": left["start"] + step}
-
-    def _pure(self, node: ast.expr) -> Template:
-        if isinstance(node, ast.Name):
-            return {"unknown": node.id}
-        for child in ast.walk(node):
-            pure = isinstance(child, _PURE_NODES)
-            if isinstance(child, ast.Call):
-                pure = callee(child) in _PURE_CALLS and not child.keywords
-            if not pure:
-                return {"unknown": ast.unparse(node)}
-        known: dict[str, Template] = {}
-        for name in sorted(read_names(node) - _PURE_CALLS):
-            leaf = self.key(ast.Name(name, ast.Load()), ())
-            if "unknown" in leaf:
-                return {"unknown": ast.unparse(node)}
-            known[name] = leaf
-        return {"expression": ast.unparse(node), "names": known}
+def _dims(loops: Sequence[ast.For | ast.While]) -> tuple[str, ...]:
+    """Return a name for the turns of each loop."""
+    names = []
+    for loop in loops:
+        own = [n.id for n in targets(loop.target)] if isinstance(loop, ast.For) else []
+        counted = isinstance(loop, ast.For) and callee(loop.iter) == "enumerate" and len(own) > 1
+        name = own[1 if counted else 0] if own else "step"
+        names.append("turn" if name == "_" else name)
+    return tuple(names)
 
 
 class Outline:
@@ -240,7 +155,7 @@ class Outline:
         self.ends: dict[int, bool] = {}
         self._ends: list[frozenset[int]] = []
         self._keys: dict[str, int] = {}
-        self._loops: list[str] = []
+        self._loops: list[ast.For | ast.While] = []
         self._depth = 0
 
     def run(self, statements: Sequence[ast.stmt]) -> None:
@@ -289,11 +204,10 @@ class Outline:
         return state
 
     def _loop(self, node: ast.For | ast.While, state: "_State") -> "_State":
-        names = [n.id for n in targets(node.target)] if isinstance(node, ast.For) else []
         self._depth += 1
-        self._loops += names or ["step"]
+        self._loops.append(node)
         after = _join([state, self._block(node.body, state)])
-        del self._loops[-len(names or ["step"]) :]
+        self._loops.pop()
         self._depth -= 1
         last = self._block(node.orelse, after or state)
         return last or after or state
@@ -306,22 +220,34 @@ class Outline:
         return self._block(node.finalbody, after) if after is not None else None
 
     def _write(self, node: Write, state: "_State") -> "_State":
-        path = [self.scope.key(step, self._loops) for step in node.path]
         site = Site(node)
-        name = _own_name(node.base, path)
+        name = own_name(node.base, [self.scope.key(step, ()) for step in node.path])
+        places: list[str] = []
+
+        def computed(key: ast.expr) -> Template:
+            # A place that only the point knows is kept beside the value.
+            places.append(ast.unparse(key))
+            keys.append((None, key, name_of(key) or f"{node.base}_key"))
+            return {"key": len(keys) - 1}
+
+        keys: list[tuple[Template | None, ast.expr, str]] = []
+        path = [self.scope.key(step, turns_in_order(self._loops, node), computed) for step in node.path]
         if node.op == "extend":
             site.leaves.append((None, node.value, name))
             value: Template = {"leaf": 0}
         else:
             value = self._value(node.value, site, name, top=True)
-        place = json.dumps(path)
-        turn = "" if self._loops or node.op == "set" else str(state.counts.get(node.base + place, 0))
-        key = "|".join([node.base, node.op, place, turn, json.dumps(value), *self._loops])
+        path = [_shifted_keys(step, len(site.leaves)) for step in path]
+        site.leaves += keys
+        place = json.dumps([path, places])
+        dims = () if node.op == "set" and not places and '"dim"' not in place else _dims(self._loops)
+        turn = "" if dims or node.op == "set" else str(state.counts.get(node.base + place, 0))
+        key = "|".join([node.base, node.op, place, turn, json.dumps(value), *dims])
         number = self._keys.setdefault(key, len(self.slots))
         if number == len(self.slots):
-            self.slots.append(Slot(node.base, node.op, path, value, tuple(self._loops)))
+            self.slots.append(Slot(node.base, node.op, path, value, dims))
         self.slots[number].sites.append(site)
-        if self._loops:
+        if dims:
             return state
         counts = {**state.counts, node.base + place: state.counts.get(node.base + place, 0) + 1}
         return _State(counts, state.surely | {number}, state.maybe | {number})
@@ -347,7 +273,7 @@ class Outline:
             own = [name_of(e) or f"{name}_{i}" for i, e in enumerate(node.elts)]
             kind = "tuple" if isinstance(node, ast.Tuple) else "list"
             return {kind: [self._value(e, site, own[i]) for i, e in enumerate(node.elts)]}
-        pairs = _pairs(node)
+        pairs = pairs_of(node)
         if pairs is None:
             return None
         keys = [None if key is None else self.scope.key(key, ()) for key, _ in pairs]
@@ -383,48 +309,6 @@ def _join(states: Sequence[_State | None]) -> _State | None:
     return _State(counts, surely, frozenset().union(*(s.maybe for s in alive)))
 
 
-def _elements(templates: Sequence[Template]) -> Iterator[Template]:
-    for template in templates:
-        for kind in ("tuple", "list"):
-            if kind in template:
-                yield from template[kind]
-
-
-def _pairs(node: ast.expr) -> list[tuple[ast.expr | None, ast.expr]] | None:
-    if isinstance(node, ast.Dict):
-        return list(zip(node.keys, node.values, strict=True))
-    if isinstance(node, ast.Call) and callee(node) == "dict" and not node.args:
-        return [(None if k.arg is None else ast.Constant(k.arg), k.value) for k in node.keywords]
-    return None
-
-
-def name_of(node: ast.expr) -> str:
-    """Return what an expression would be called: a variable, an attribute, a key, the function it calls."""
-    if isinstance(node, ast.Name):
-        return "" if node.id.startswith("_mce_") else node.id
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
-        return node.slice.value
-    if isinstance(node, ast.Call):
-        called = name_of(node.func)
-        wraps = called in {"float", "int", "bool", "str", "round", "abs"} or called in {"item", "copy", "tolist"}
-        if wraps:
-            inner = node.func.value if isinstance(node.func, ast.Attribute) else (node.args[0] if node.args else None)
-            return name_of(inner) if inner is not None else ""
-        return called
-    return ""
-
-
-def _own_name(base: str, path: Sequence[Template]) -> str:
-    """Name of a bare value: the last key written as a constant, or the sink with its constant indices."""
-    words = [t["constant"] for t in [*path, *_elements(path)] if "constant" in t]
-    text = [w for w in words if isinstance(w, str)]
-    if text:
-        return text[-1]
-    return "_".join([base, *(str(w) for w in words)])
-
-
 def name_outputs(slots: Sequence[Slot], taken: set[str]) -> list[str]:
     """Give every leaf a name that is an identifier and nobody else's.
 
@@ -439,7 +323,7 @@ def name_outputs(slots: Sequence[Slot], taken: set[str]) -> list[str]:
     for slot in slots:
         for hint in set(slot.hints):
             count[hint] = count.get(hint, 0) + 1
-    used = set(taken) | RESERVED
+    used = set(taken) | RESERVED | {"_".join(slot.dims) for slot in slots}
     names: list[str] = []
     for slot in slots:
         slot.outputs = []
@@ -466,29 +350,3 @@ def _unique(name: str, base: str, used: set[str]) -> str:
     while f"{name}_{number}" in used:
         number += 1
     return f"{name}_{number}"
-
-
-def find_aliases(statements: Sequence[ast.stmt], known: set[str]) -> dict[str, ast.expr]:
-    """Names bound once, at the top of the body, to an expression that only depends on `known` names."""
-    found: dict[str, ast.expr] = {}
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target = statement.targets[0]
-            if isinstance(target, ast.Name) and _is_key(statement.value, known | found.keys()):
-                found[target.id] = statement.value
-    counts: dict[str, int] = {}
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                counts[node.id] = counts.get(node.id, 0) + 1
-    return {name: value for name, value in found.items() if counts.get(name) == 1 and name not in stores([])}
-
-
-def _is_key(node: ast.expr, known: set[str]) -> bool:
-    if not isinstance(node, ast.Name | ast.JoinedStr | ast.Tuple | ast.BinOp | ast.Call):
-        return False
-    names = read_names(node)
-    pure = all(isinstance(child, _PURE_NODES) for child in ast.walk(node))
-    called = {callee(child) for child in ast.walk(node) if isinstance(child, ast.Call)}
-    text = isinstance(node, ast.Name | ast.JoinedStr | ast.Tuple) or called <= {"str"}
-    return pure and text and called <= _PURE_CALLS and names - set(dir(builtins)) <= known and bool(names)

@@ -26,7 +26,7 @@ def namespace():
         "defaultdict": collections.defaultdict,
         "ParameterGrid": ParameterGrid,
         "replicates": replicates,
-        "tqdm": lambda values, **options: values,
+        "tqdm": lambda values=(), **options: values,
         "print": lambda *words, **options: None,
     }
 
