@@ -8,6 +8,7 @@ import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,15 +57,13 @@ class Streams:
         keys = self.keys(indices)
         columns: dict[str, Iterator[Any]] = {}
         if experiment.generator_names and experiment.streams in {"rng", "both"}:
-            columns[experiment.generator_names[0]] = map(self._generator, keys)
+            make = partial(stream.generator, fresh=True) if experiment.fresh_generators else stream.generator
+            columns[experiment.generator_names[0]] = map(make, keys)
         if experiment.streams in {"seed", "both"}:
             columns["seed"] = map(stream.seed, keys)
         if experiment.global_rng == "seeded":
             columns["<global>"] = map(stream.seed_globals, keys)
         return columns
-
-    def _generator(self, key: np.ndarray) -> np.random.Generator:
-        return self.stream.generator(key, fresh=self.experiment.fresh_generators)
 
 
 @dataclass(frozen=True)

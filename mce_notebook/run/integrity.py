@@ -13,6 +13,9 @@ from typing import Any, Protocol
 import cloudpickle
 import xxhash
 
+# Looking twice at more bytes than these would cost more than it tells.
+_TWICE = 8_000_000
+
 
 class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
@@ -58,6 +61,14 @@ def fingerprint(value: Any) -> tuple[bytes, int] | None:
             continue
         return state.digest(), sink.nbytes
     return None
+
+
+def steady(value: Any) -> bytes | None:
+    """Return the hash of an object's state, or None where it cannot be told or differs from one look to the next."""
+    first = fingerprint(value)
+    if first is None or (first[1] <= _TWICE and fingerprint(value) != first):
+        return None
+    return first[0]
 
 
 def copier(value: Any) -> Callable[[], Any] | None:

@@ -9,7 +9,7 @@ import cloudpickle
 
 from mce_notebook.declare.experiment import Compiled, Experiment
 from mce_notebook.declare.routine import MARK_NAMES, Routine
-from mce_notebook.run.integrity import copier, data, fingerprint
+from mce_notebook.run.integrity import copier, data, fingerprint, steady
 
 # Captured values are looked at again when at least this many times as long as the look itself has passed.
 _RARELY = 20
@@ -35,9 +35,9 @@ class Protection:
         self.canary = True
         self.notes: list[str] = []
         self._experiment = experiment
-        self._reload = reload if reload is not None else _reloader(experiment)
+        self._reload = self._pristine = reload if reload is not None else _reloader(experiment)
         self._compiled = experiment.compiled()
-        self._captured = self._look()
+        self._captured = {name: steady(value) for name, value in self._state().items()}
         self._checked = time.perf_counter()
         self._cost = 0.0
         self._provided: tuple[Any, ...] | None = None
@@ -52,7 +52,7 @@ class Protection:
 
     def compiled(self) -> Compiled:
         """Return the callable experiment; a new one each time when points change captured values."""
-        return self._reload().compiled() if self.reloading else self._compiled
+        return self._pristine().compiled() if self.reloading else self._compiled
 
     def call(self, *row: Any) -> Any:
         """Evaluate one point on an experiment of its own."""
@@ -66,7 +66,7 @@ class Protection:
         if self.copying or provided is self._provided:
             return
         self._names, self._provided = names, provided
-        self._before = [_digest(value) for value in provided]
+        self._before = [steady(value) for value in provided]
 
     def intact(self) -> bool:
         """Whether everything shared is as it was; after False, points are kept apart and must run again."""
@@ -78,6 +78,8 @@ class Protection:
         spoiled = [] if self.reloading else self._changed_captured(canary)
         if spoiled:
             self.reloading = True
+            # From memory, once it is needed for every point.
+            self._pristine = _reloader(self._reload())
             self.notes.append(
                 f"points change {_listed(spoiled)}, made before the loops: each point gets the value it had there"
             )
@@ -125,15 +127,18 @@ class Protection:
         begun = time.perf_counter()
         if not canary and begun - self._checked < _RARELY * self._cost:
             return []
-        now = self._look()
+        now = {name: _digest(value) for name, value in self._state().items()}
         self._checked = time.perf_counter()
         self._cost = self._checked - begun
-        return [name for name in {**self._captured, **now} if self._captured.get(name) != now.get(name)]
+        return [
+            name
+            for name in {**self._captured, **now}
+            if name not in self._captured or self._captured[name] not in {None, now.get(name)}
+        ]
 
-    def _look(self) -> dict[str, bytes | None]:
+    def _state(self) -> dict[str, Any]:
         # An experiment that was loaded has nothing in its namespace but what its code reaches.
-        captured = data(self._compiled.namespace, without=self._experiment.mirrored)
-        return {name: _digest(value) for name, value in captured.items()}
+        return data(self._compiled.namespace, without=self._experiment.mirrored)
 
 
 def _digest(value: Any) -> bytes | None:
