@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mce_notebook.launch import Draft, Proposal, draft
+from mce_notebook.launch import Draft, Proposal, draft, refuse_expensive
 from mce_notebook.plan import Preview, preview
 from mce_notebook.store.frames import Outcomes, encode
 
@@ -100,6 +100,19 @@ def estimate(proposal: Proposal, root: Path) -> Estimate:
     return Estimate(
         counts, at.size, plan.held, seconds, nbytes, source, proposal.options.cores, _notes(proposal.info), problem
     )
+
+
+def confirm(proposal: Proposal, root: Path) -> None:
+    """Refuse a proposal that would cost more than its `--confirm-above` allows; nothing is measured without it.
+
+    Raises
+    ------
+    DeclarationError
+        Naming the estimate and the option.
+    """
+    limit = proposal.options.confirm_above
+    if limit is not None:
+        refuse_expensive(estimate(proposal, root).core_seconds or 0.0, limit)
 
 
 def _notes(info: Mapping[str, Any]) -> tuple[str, ...]:
