@@ -1,4 +1,7 @@
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,15 @@ from mce_notebook.store.frames import Frame, Outcomes, encode
 def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
     monkeypatch.delenv("MCE_STORE", raising=False)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    # In memory where possible: these tests sync thousands of times, and no test can see what a power cut would take.
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="mce-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

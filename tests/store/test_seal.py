@@ -159,9 +159,9 @@ def test_chunks_hold_whole_inner_dimensions() -> None:
     assert chunks((0, 3), 8) == (1, 3)
 
 
-def test_a_million_points_open_fast(sweep: SweepStore) -> None:
-    values = np.random.default_rng(0).normal(size=(1000, 1000))
-    data = xr.Dataset({f"v{at}": (("a", "b"), values + at) for at in range(3)}, coords={"a": np.arange(1000)})
+def test_half_a_million_points_open_fast(sweep: SweepStore) -> None:
+    values = np.random.default_rng(0).normal(size=(500, 1000))
+    data = xr.Dataset({f"v{at}": (("a", "b"), values + at) for at in range(3)}, coords={"a": np.arange(500)})
     identity = seal(sweep, data)
     code = (
         "import sys, time, xarray as xr, zarr\n"
