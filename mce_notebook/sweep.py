@@ -10,6 +10,7 @@ from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import HostError, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
 from mce_notebook.launch import Launched, Proposal, launch, start
+from mce_notebook.preview import confirm
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.layout import find_root
@@ -520,6 +521,7 @@ def _root(store: str | Path | None) -> Path:
 
 
 def _launched(proposal: Proposal, store: str | Path | None) -> Sweep:
+    confirm(proposal, _root(store))
     launched = launch(proposal, _root(store))
     handle = Sweep(launched.sweep, experiment=proposal.experiment, launched=launched)
     if proposal.options.block:

@@ -227,3 +227,10 @@ def test_name_conflicts_are_declaration_errors():
     from mce_notebook.errors import DeclarationError
 
     assert issubclass(NameConflict, DeclarationError)
+
+
+def test_what_costs_more_than_confirmed_is_refused(notebook, here):
+    cell = "%%sweep slow --on inline --confirm-above 1s\nimport time\nfor i in range(1000):\n    time.sleep(0.01)\n    y = i\n    y"
+    assert not notebook.run(cell)
+    assert "core-hours, above --confirm-above" in notebook.error
+    assert not (here / "experiments").exists()
