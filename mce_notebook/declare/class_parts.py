@@ -21,6 +21,9 @@ _BOOKKEEPING = frozenset(
 )  # fmt: skip
 
 
+_DATACLASS_OPTIONS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
+
+
 def defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Parameters of a function that have a default, with its live value."""
     code = function.__code__
@@ -46,7 +49,9 @@ def facts(cls: type) -> list[str]:
     """Texts that tell what machinery generates in a class: fields of data classes and named tuples, annotations."""
     found: list[str] = []
     if dataclasses.is_dataclass(cls):
-        found.append(repr(cls.__dict__.get("__dataclass_params__")))
+        # Named one by one, because newer Pythons know more of them.
+        options = vars(cls).get("__dataclass_params__")
+        found += [f"{name}={getattr(options, name, None)}" for name in _DATACLASS_OPTIONS]
         found += [f"field {f.name} {f.init} {f.repr} {f.compare} {f.kw_only}" for f in dataclasses.fields(cls)]
     if issubclass(cls, tuple) and "_fields" in vars(cls):
         found.append(f"fields {vars(cls)['_fields']}")
@@ -96,16 +101,16 @@ def _is_generated(cls: type, name: str, value: Any) -> bool:
     if isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType):
         return True
     if issubclass(cls, enum.Enum):
-        function = getattr(value, "__func__", value)
-        written = isinstance(function, types.FunctionType) and function.__module__ != "enum"
-        return name in cls.__members__ or not (written or is_descriptor(value))
+        functions = descriptor_functions(value) if is_descriptor(value) else (value,)
+        written = any(isinstance(f, types.FunctionType) and f.__module__ != "enum" for f in functions)
+        return name in cls.__members__ or not written
     if issubclass(cls, tuple) and "_fields" in vars(cls):
         function = getattr(value, "__func__", value)
         code = getattr(function, "__code__", None)
         generated = code is None or "collections" in code.co_filename or code.co_filename.startswith("<string")
         return name in vars(cls)["_fields"] or generated
     if dataclasses.is_dataclass(cls):
-        code = getattr(value, "__code__", None) or getattr(getattr(value, "__wrapped__", None), "__code__", None)
+        code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         made = code is not None and code.co_filename in ("<string>", dataclasses.__file__)
         names = {field.name for field in dataclasses.fields(cls)}
         return name in names or made or (name == "__hash__" and value is None)

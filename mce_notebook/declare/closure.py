@@ -289,9 +289,13 @@ class Walk(Graph):
                     return f"{path}.{attribute} is not defined"
                 value, path = submodule, submodule.__name__
                 continue
-            if value.__name__ in _MODULES_THAT_DRAW:
-                self._draws(getattr(value, attribute))
-            value, path = getattr(value, attribute), f"{path}.{attribute}"
+            owner, value = value, getattr(value, attribute)
+            path = f"{path}.{attribute}"
+            if owner.__name__ in _MODULES_THAT_DRAW:
+                self._draws(value)
+            if source.kind != "local" and not isinstance(value, types.ModuleType) and not _is_users(value):
+                # What a package holds is told by its version, which marks the environment.
+                return f"{path} of {owner.__name__}"
         return self._edge(path, value, f"captured `{path}`")
 
     def _draws(self, value: Any) -> None:
@@ -396,6 +400,11 @@ def function_label(function: types.FunctionType) -> str:
     # The name it was written under; decorators give their wrappers the name of what they wrap.
     name = function.__code__.co_qualname.replace("<locals>.", "")
     return name if function.__module__ in ("__main__", None) else f"{function.__module__}.{name}"
+
+
+def _is_users(value: Any) -> bool:
+    """Whether a function or class was written by the user, wherever it was found."""
+    return isinstance(value, types.FunctionType | type) and is_local(value.__module__)
 
 
 def _is_dunder(name: str) -> bool:

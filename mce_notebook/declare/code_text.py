@@ -159,10 +159,10 @@ def _parse(text: str, future: int) -> _Parsed | None:
 
 
 def _spans(node: FunctionNode, code: types.CodeType) -> bool:
-    """Whether the last instruction of the code lies exactly where the body of the node does."""
-    position = list(code.co_positions())[-1]
+    """Whether some instruction of the code stands for exactly the body of the node."""
     body = node.body if isinstance(node, ast.Lambda) else node.body[-1]
-    return (body.lineno, body.col_offset, body.end_col_offset) == (position[0], position[2], position[3])
+    span = (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset)
+    return span in set(code.co_positions())
 
 
 def _body(node: FunctionNode) -> list[ast.stmt]:

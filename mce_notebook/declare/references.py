@@ -27,7 +27,7 @@ _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _CELLS = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE", "LOAD_FROM_DICT_OR_DEREF"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Reference:
     """A name with the attributes taken from it, as in ``linalg.norm``.
 
@@ -55,7 +55,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """All a code object and the code inside it read, in order of first appearance."""
+    """All a code object and the code inside it read."""
 
     names: tuple[Reference, ...]
     strings: frozenset[str]
@@ -97,7 +97,8 @@ class _Scan:
         for constant in self.code.co_consts:
             if isinstance(constant, types.CodeType):
                 self._nested(constant)
-        return References(tuple(self.found), frozenset(self.strings), frozenset(self.stored))
+        # Sorted, because the order of instructions differs between Pythons.
+        return References(tuple(sorted(self.found)), frozenset(self.strings), frozenset(self.stored))
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _ATTRIBUTES and self.current is not None:

@@ -186,9 +186,13 @@ def _parameters(fn: Any, axes: tuple[str, ...]) -> Mapping[str, inspect.Paramete
     if isinstance(fn, np.ufunc):
         return in_order
     try:
-        return inspect.signature(fn).parameters
+        declared = inspect.signature(fn).parameters
     except (ValueError, TypeError):
         return in_order
+    kinds = {parameter.kind for parameter in declared.values()}
+    nameless = _KINDS.VAR_POSITIONAL in kinds and kinds <= {_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD}
+    by_keyword = _KINDS.VAR_KEYWORD in kinds and _python_function(fn) is not None
+    return in_order if nameless and not by_keyword else declared
 
 
 def _check(

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mce_notebook.declare.closure import Walk
+from mce_notebook.declare.code_text import code_text
 from mce_notebook.declare.experiment import from_function, from_nest
 from mce_notebook.declare.version import Version, explain
 from mce_notebook.errors import DeclarationError
@@ -326,7 +328,7 @@ def test_parameters_that_helpers_read_as_globals_are_mirrored() -> None:
     one = from_nest(nest("n m", "n, m", "y = helper(2)\nreturn y"), namespace, name="s")
     namespace["n"] = 5
     other = from_nest(nest("n m", "n, m", "y = helper(2)\nreturn y"), namespace, name="s")
-    assert one.mirrored == ("n", "m")
+    assert one.mirrored == ("m", "n")
     assert one.version.hash == other.version.hash
 
 
@@ -513,6 +515,16 @@ def test_an_edit_that_was_not_run_is_not_seen(tmp_path: Path) -> None:
 def test_lambdas_on_one_line_are_told_apart() -> None:
     namespace = run_cell("f, g = (lambda n: n + 1), (lambda n: n + 2)", {})
     assert from_function(namespace["f"], ("n",)).version.hash != from_function(namespace["g"], ("n",)).version.hash
+    assert [code_text(namespace[name].__code__) for name in "fg"] == [f"def _(n):\nreturn n + {k}" for k in (1, 2)]
+
+
+def test_the_base_is_hashed_from_its_source_alone() -> None:
+    # Bytecode, and what a Python version generates, would make versions differ between Pythons.
+    walk = Walk()
+    walk.add(run_cell(BASE, {})["point"], "point")
+    assert not [node.label for node in walk._nodes if any("bytecode" in text for text in node.own)]
+    listed = walk.finish().version.dependencies
+    assert not [label for label in listed if "__create_fn__" in label or "_generate_next_value_" in label]
 
 
 def test_code_without_source_is_compared_by_bytecode() -> None:
@@ -653,7 +665,19 @@ def test_computed_names_and_files_are_announced(tmp_path: Path) -> None:
 
 def test_functions_of_libraries_are_not_listed_as_data() -> None:
     text = "import random, math\nimport numpy as np\ndef f(n):\n    return np.random.normal() + random.gauss(0, 1) + math.pi"
-    assert set(from_function(run_cell(text, {})["f"], ("n",)).version.dependencies) == {"`f`", "captured `math.pi`"}
+    assert set(from_function(run_cell(text, {})["f"], ("n",)).version.dependencies) == {"`f`"}
+
+
+def test_a_function_put_into_a_package_is_followed() -> None:
+    text = "import math\ndef mine(x):\n    return x + 1\nmath.mine = mine\ndef f(n):\n    return math.mine(n)"
+    import math
+
+    try:
+        one = from_function(run_cell(text, {})["f"], ("n",)).version
+        other = from_function(run_cell(text.replace("+ 1", "+ 2"), {})["f"], ("n",)).version
+    finally:
+        del math.mine
+    assert explain(one, other) == ["`mine` changed"]
 
 
 # ---- packages

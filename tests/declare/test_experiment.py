@@ -171,6 +171,8 @@ class Model:
         (np.vectorize(lambda x: x + 1), ("x",), (2,), 3),
         (complex, ("real", "imag"), (1, 2), 1 + 2j),
         ("{}".format, ("x",), (2,), "2"),
+        (lambda *values: values, ("b", "a"), (2, 1), (2, 1)),
+        (lambda *values, **named: (values, named), ("b", "a"), (2, 1), ((), {"a": 1, "b": 2})),
     ],
 )
 def test_any_callable(fn, axes, arguments, expected) -> None:
@@ -284,7 +286,7 @@ def test_compiling_binds_no_name_in_the_notebook() -> None:
 
 
 def test_undefined_names_are_refused_before_anything_runs() -> None:
-    with pytest.raises(DeclarationError, match="`helper`, `K` are not defined"):
+    with pytest.raises(DeclarationError, match="`K`, `helper` are not defined"):
         from_nest(nest("n", "n", "y = helper(n) + K\nreturn y"), run_cell("", {}), name="e")
     from_nest(nest("n", "n", "y = len([n]) + sum(k for k in [n])\nreturn y"), run_cell("", {}), name="e")
 
