@@ -5,6 +5,7 @@ code and the declaration are written, each complete before the next refers to it
 declaration that was refused leaves nothing behind.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,13 +23,15 @@ from mce_notebook.declare.experiment import Experiment
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.version import Version, explain
-from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict
+from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict, OptionError, SweepStopped
 from mce_notebook.store.catalog import Store, SweepStore, object_digest
 from mce_notebook.store.coverage import Known, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
+from mce_notebook.store.layout import checked_name
 
 # Stale points that cost less than this in all are recomputed without asking (core-seconds).
 STALE_SECONDS = 600.0
+CLUSTERS = ("local", "inline")
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,9 @@ def draft(proposal: Proposal, root: Path) -> Draft:
     GridError
         If the grid cannot be joined with the recorded one.
     """
+    _check(proposal)
     store = Store(root)
-    name = proposal.experiment.name
+    name = checked_name(proposal.experiment.name)
     sweep = store.sweep(name) if name in store else None
     if proposal.replace:
         sweep = None
@@ -216,7 +220,9 @@ def start(sweep: SweepStore, declaration: Declaration) -> None:
     if options.on == "inline":
         from mce_notebook.run.inline import run_inline
 
-        run_inline(root, sweep.name, options)
+        # With too many failures the store says that it stopped, as it does when a host runs the sweep.
+        with contextlib.suppress(SweepStopped):
+            run_inline(root, sweep.name, options)
         return
     from mce_notebook.run.client import ensure_host
 
@@ -253,6 +259,26 @@ def _version(sweep: SweepStore, declaration: Declaration) -> Version:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         # Code that was deleted by hand: the hash still tells versions apart, only the reason is lost.
         return Version(declaration.version)
+
+
+def _check(proposal: Proposal) -> None:
+    """Refuse what no store has to be looked at for."""
+    options = proposal.options
+    if options.on not in CLUSTERS:
+        raise OptionError(f"There is no cluster {options.on!r}; there are {' and '.join(CLUSTERS)}.")
+    if options.on == "inline":
+        from mce_notebook.run.inline import refuse_limits
+
+        refuse_limits(options)
+    outputs = proposal.experiment.outputs or ()
+    taken = {*proposal.grid.names, "status"}
+    for number, output in enumerate(outputs):
+        if output in taken:
+            raise DeclarationError(
+                f"An output cannot be called `{output}`, which is an axis or a column of every dataset."
+            )
+        if output in outputs[:number]:
+            raise DeclarationError(f"Two outputs are called `{output}`; give each a name of its own.")
 
 
 def _check_names(proposal: Proposal, latest: Declaration | None) -> None:

@@ -57,13 +57,20 @@ def run_inline(store: str | os.PathLike[str], name: str, options: "Options") -> 
     KeyboardInterrupt
         After an interrupt.
     """
-    _check(options)
+    refuse_limits(options)
     run = _Inline(StoreLedger(str(Path(store).absolute()), name))
     if not run.finished:
         run.compute()
 
 
-def _check(options: "Options") -> None:
+def refuse_limits(options: "Options") -> None:
+    """Refuse options that only a slot can honour.
+
+    Raises
+    ------
+    OptionError
+        For `--timeout` and `--memory`.
+    """
     for word, value in (("--timeout", options.timeout), ("--memory", options.memory)):
         if value is not None:
             raise OptionError(
