@@ -148,7 +148,8 @@ KERNEL = """
         size = int(line)
         pid = os.fork()
         if pid == 0:
-            run = mce.sweep(steady, i=range(size), name="kernels", on="local", rerun="failed" if size % 3 == 0 else None)
+            again = "failed" if size % 3 == 0 else None
+            run = mce.sweep(steady, i=range(size), name="kernels", on="local", rerun=again)
             run.result()
             os._exit(0)
         print(pid, flush=True)
