@@ -105,10 +105,20 @@ def read_cell(
     experiment = from_nest(
         bound, namespace, name=name, seed=options.seed, dims=dict(options.dims), depends=options.depends
     )
-    info = {"notes": bound.notes, "sinks": bound.sinks, "tail": nest.tail}
+    drawn = ("global RNG: each point gets its own stream",) if experiment.global_rng == "seeded" else ()
+    offers = [_offered(offer, text) for offer in nest.offers]
+    notes = (*bound.notes, *drawn, *experiment.version.warnings, *offers)
+    info = {"notes": notes, "sinks": bound.sinks, "tail": nest.tail}
     return Proposal(
         experiment, bound.grid, options, kind, cell=cell, notebook=notebook, info=info, adopt=adopt, replace=replace
     )
+
+
+def _offered(offer: loops.Offer, cell: str) -> str:
+    """Tell of a rewriting that is worth having, with the lines it would change."""
+    before, after = cell.rstrip().splitlines(), offer.cell.rstrip().splitlines()
+    changed = difflib.unified_diff(before, after, "this cell", "as offered", lineterm="", n=1)
+    return "\n".join([f"line {offer.line}: the cell could {offer.title}", *changed])
 
 
 def _with_loops(cell: str, line_axes: Mapping[str, str]) -> tuple[str, int]:
