@@ -305,7 +305,11 @@ def _unpack(target: ast.expr, values: Any, columns: dict[str, Any]) -> None:
         columns[target.id] = values if isinstance(values, np.ndarray | range) else listed(target.id, values)
         return
     assert isinstance(target, ast.Tuple | ast.List)
-    rows = [tuple(row) for row in listed(next(targets(target)).id, values)]
+    items = listed(next(targets(target)).id, values)
+    try:
+        rows = [tuple(row) for row in items]
+    except TypeError as error:
+        raise GridError(f"`{ast.unparse(target)}` names several values, but the loop lists one at a time.") from error
     for row in rows:
         if len(row) != len(target.elts):
             raise GridError(

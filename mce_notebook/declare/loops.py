@@ -1,6 +1,7 @@
 """Nested `for` of a cell -> grid, point, setups, outputs; and back again: the rows the loops would have made."""
 
 import ast
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,7 +164,7 @@ class _Reader:
         assert isinstance(loop, ast.For)
         head, tail = tree.body[:number], tree.body[number + 1 :]
         frame = Frame(loop, find_noise(head, loop), head_bindings(head), _imported(head), self.axes)
-        reading, notes = self._attempts(frame)
+        reading, notes, ragged = self._attempts(frame)
         if not reading.outputs:
             raise Problem(
                 "nothing",
@@ -182,28 +183,38 @@ class _Reader:
             _sinks(reading.outline),
             tuple(reading.outputs),
             (*notes, *find_notes(frame.loop, head, tail, reading, frame.noise)),
-            tuple(find_offers(self.source, tree, number, reading, self.first_line)),
+            tuple(find_offers(self.source, tree, number, reading, self.first_line, ragged)),
             reading,
         )
 
-    def _attempts(self, frame: Frame) -> tuple[Reading, list[str]]:
+    def _attempts(self, frame: Frame) -> tuple[Reading, list[str], Problem | None]:
         """Read with as many axes as possible; a loop whose turns depend on each other stays in the point."""
         depth: int | None = None
         notes: list[str] = []
+        ragged: Problem | None = None
         while True:
             try:
-                return attempt(frame, depth), notes
+                return attempt(frame, depth), notes, ragged
             except Problem as problem:
                 if problem.level == 0:
                     raise
                 depth = problem.level
-                notes = [f"only the {depth} outer loop{'s' if depth > 1 else ''} run in parallel: {problem.cause}"]
+                notes = [_lost(frame, depth, problem)]
+                ragged = problem if problem.kind == "ragged" else ragged
 
     def _level(self, level: nesting.Level) -> Level:
         guards = tuple(f"not ({ast.unparse(t)})" if skip else ast.unparse(t) for t, skip in level.guards)
         setup = "\n".join(ast.unparse(s) for s in level.before)
         names = tuple(level.names or level.counters)
         return Level(names, ast.unparse(level.node.iter), guards, setup, level.node.lineno + self.first_line - 1)
+
+
+def _lost(frame: Frame, depth: int, problem: Problem) -> str:
+    """Say which loops stay inside the points, and why."""
+    levels = nesting.descend(copy.deepcopy(frame.loop), frame.noise, frame.axes)
+    names = [", ".join(level.names or level.counters) for level in levels]
+    outer, inner = ", ".join(names[:depth]), ", ".join(names[depth:])
+    return f"{inner} stays inside the points and only {outer} runs in parallel: {problem.cause}"
 
 
 def _sinks(outline: Outline) -> tuple[Sink, ...]:

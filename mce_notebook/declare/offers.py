@@ -3,8 +3,8 @@
 import ast
 from collections.abc import Iterator
 
-from mce_notebook.declare.names import callee, read_names, reads
-from mce_notebook.declare.nesting import is_empty_list
+from mce_notebook.declare.names import callee, read_names, reads, targets
+from mce_notebook.declare.nesting import Problem, is_empty_list
 from mce_notebook.declare.pages import Offer
 from mce_notebook.declare.reading import Reading
 from mce_notebook.declare.rewriting import Edits
@@ -12,7 +12,14 @@ from mce_notebook.declare.rewriting import Edits
 _STATISTICS = {"mean", "std", "sem", "median", "var", "nanmean", "nanstd", "nanmedian", "fmean", "stdev"}
 
 
-def find_offers(source: str, tree: ast.Module, number: int, reading: Reading, first_line: int) -> Iterator[Offer]:
+def find_offers(
+    source: str,
+    tree: ast.Module,
+    number: int,
+    reading: Reading,
+    first_line: int,
+    ragged: Problem | None = None,
+) -> Iterator[Offer]:
     """Find what else could become an axis.
 
     Parameters
@@ -27,8 +34,12 @@ def find_offers(source: str, tree: ast.Module, number: int, reading: Reading, fi
         How the cell was understood.
     first_line : int
         Line of the notebook's cell at which `source` begins.
+    ragged : Problem, optional
+        A loop that could not be listed because it needs what is computed between the loops.
     """
     loop = tree.body[number]
+    if ragged is not None:
+        yield from _listed_above(source, tree, loop, ragged, first_line)
     inner = _same(loop, reading.levels[-1].node)
     if inner is None:
         return
@@ -39,6 +50,29 @@ def find_offers(source: str, tree: ast.Module, number: int, reading: Reading, fi
                 count = ast.unparse(statement.iter)
                 title = f"keep every repetition of {count} as an axis, and take mean and spread from the dataset"
                 yield Offer(title, statement.lineno + first_line - 1, text)
+
+
+def _listed_above(source: str, tree: ast.Module, loop: ast.stmt, ragged: Problem, first_line: int) -> Iterator[Offer]:
+    """Write what a loop lists into its header, to be evaluated in the notebook."""
+    assert isinstance(ragged.node, ast.For)
+    inner = _same(loop, ragged.node)
+    makers = [
+        s
+        for s in ast.walk(loop)
+        if isinstance(s, ast.Assign) and [n.id for t in s.targets for n in targets(t)] == [ragged.name]
+    ]
+    if inner is None or len(makers) != 1:
+        return
+    maker = makers[0]
+    uses = [n for n in reads(loop) if n.id == ragged.name]
+    edits = Edits(source, tree)
+    for use in uses:
+        if use in set(ast.walk(inner.iter)):
+            edits.replace(use, edits.text(maker.value))
+    if all(use in set(ast.walk(inner.iter)) for use in uses):
+        edits.delete(maker)
+    title = f"list `{ast.unparse(maker.value)}` in the notebook, so that these points run in parallel too"
+    yield Offer(title, inner.lineno + first_line - 1, edits.apply())
 
 
 def _same(loop: ast.stmt, other: ast.For) -> ast.For | None:
