@@ -105,7 +105,7 @@ class Snapshot:
             self._status[self.cells.excluded] = EXCLUDED
         self._status_buffer = Buffer(self._status)
         del self._status
-        self._seconds = Buffer(filled((size,), np.dtype(np.float64)))
+        self._seconds: Buffer | None = None
         self._precedence = Precedence(size)
         self._outputs = {
             name: Output(name, size, tuple(declaration.dims.get(name, ()))) for name in declaration.outputs or ()
@@ -135,7 +135,10 @@ class Snapshot:
             status = None if status is None else status[keep]
         good: Booleans | bool = True if status is None else np.isin(status, GOOD)
         recency = 0 if current else self._recency(batch.version)
-        source = Source(current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt)
+        mean = np.nan if batch.total is None else batch.total / max(len(batch), 1)
+        source = Source(
+            current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt, mean
+        )
         won, fresh = self._precedence.admit(where, good, source)
         if won is not None and not won.any():
             return
@@ -150,10 +153,7 @@ class Snapshot:
     def _scatter(
         self, batch: Batch, columns: Mapping[str, Column], where: Where, rows: Booleans | None, fresh: bool
     ) -> None:
-        if batch.seconds is not None:
-            self._seconds.write(where, batch.seconds if rows is None else batch.seconds[rows])
-        else:
-            self._seconds.write(where, np.nan if batch.total is None else batch.total / max(len(batch), 1))
+        self._time(batch, where, rows)
         for name, column in columns.items():
             output = self._outputs.get(name)
             if output is None:
@@ -163,6 +163,15 @@ class Snapshot:
             self._forget(where, columns)
         if batch.failures:
             self._keep_failures(batch, where, rows)
+
+    def _time(self, batch: Batch, where: Where, rows: Booleans | None) -> None:
+        # Cheap points are timed by the block, whose mean the source keeps: no array until a point was timed alone.
+        if batch.seconds is None and self._seconds is None:
+            return
+        if self._seconds is None:
+            self._seconds = Buffer(filled((self.cells.size,), np.dtype(np.float32)))
+        seconds = batch.seconds if batch.seconds is None or rows is None else batch.seconds[rows]
+        self._seconds.write(where, np.nan if seconds is None else seconds)
 
     def _new_output(self, name: str) -> Output:
         return Output(name, self.cells.size, tuple(self.declaration.dims.get(name, ())))
@@ -371,15 +380,19 @@ class Snapshot:
         with self._lock:
             sources = self._precedence.sources
             source = self._precedence.source
-            found: dict[str, Array] = {"seconds": self._seconds.view(self.cells.shape)}
             columns: Mapping[str, Array] = {
+                "seconds": np.array([*(each.seconds for each in sources), np.nan], np.float32),
                 "host": np.array([each.worker for each in sources] + [None], object),
                 "attempt": np.array([float(each.attempt) for each in sources] + [np.nan]),
                 "generation": np.array([float(each.generation) for each in sources] + [np.nan]),
                 "version": np.array([each.version for each in sources] + [None], object),
             }
             # -1, nothing known, is the last entry.
-            found |= {name: column[source].reshape(self.cells.shape) for name, column in columns.items()}
+            found = {name: column[source] for name, column in columns.items()}
+            if self._seconds is not None:
+                timed = self._seconds.view((self.cells.size,))
+                found["seconds"] = np.where(np.isnan(timed), found["seconds"], timed)
+            found = {name: values.reshape(self.cells.shape) for name, values in found.items()}
             data: Variables = {name: (self.cells.dims, values, {}) for name, values in found.items()}
             data["seconds"][2]["units"] = "s"
             data["status"] = self._status_variable()

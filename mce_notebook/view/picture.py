@@ -265,7 +265,7 @@ def _draw_status(axes: "Axes", dataset: "xr.Dataset", most: int) -> None:
 def _wrapped(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Show a long line of cells as a block, row by row."""
     width = max(1, min(flat.size, round((flat.size * 3) ** 0.5)))
-    rows = -(-flat.size // width)
+    rows = max(1, -(-flat.size // width))
     out = np.full(rows * width, -1, flat.dtype)
     out[: flat.size] = flat.ravel()
     return out.reshape(rows, width)

@@ -30,6 +30,8 @@ class Source:
         (epoch, segment, offset) of the record.
     version, worker : str
     attempt : int
+    seconds : float
+        Mean of a point of the batch.
     """
 
     current: bool
@@ -39,6 +41,7 @@ class Source:
     version: str = ""
     worker: str = ""
     attempt: int = 1
+    seconds: float = float("nan")
 
     @property
     def head(self) -> int:

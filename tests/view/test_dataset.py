@@ -413,3 +413,61 @@ def test_threads_look_while_another_reads(lab):
         thread.join()
     assert errors == []
     assert snapshot.counts()[Status.DONE] == 2000
+
+
+def test_a_design_without_points(lab):
+    from mce_notebook.view.mime import bundle
+    from mce_notebook.view.progress import Progress
+
+    lab.declare(grid(n=[1, 2, 3]).where("n > 5"))
+    snapshot = Snapshot(lab.sweep)
+    assert snapshot.dataset().mse.size == 0
+    assert "0 points" in Progress.of(lab.sweep, snapshot).text()
+    assert bundle(lab.sweep)["image/png"]
+
+
+def test_names_and_labels_of_all_kinds(lab):
+    lab.declare(
+        grid(σ=[0.1, 0.2], метод=["α", "日本"], flag=[True, False], when=np.array(["2026-01-01"], "M8[D]")),
+        outputs=("größe",),
+    )
+    lab.record(range(8), (0, 8), names=("größe",))
+    ds = Snapshot(lab.sweep).dataset()
+    assert ds["größe"].sel(σ=0.2, метод="日本", flag=True, when="2026-01-01") == 6
+    assert ds.flag.dtype == bool
+
+
+def test_outcomes_of_a_declaration_that_cannot_be_read_are_told(lab):
+    lab.declare(grid(n=[1, 2]))
+    lab.record([1.0], (0, 1), declaration=7)
+    lab.record([2.0], (1, 2))
+    snapshot = Snapshot(lab.sweep)
+    assert snapshot.dataset().status.values.tolist() == [0, 2]
+    assert any("declaration 7" in problem for problem in snapshot.problems)
+
+
+def test_a_sweep_that_was_never_declared(lab):
+    from mce_notebook.errors import UnknownSweep
+
+    with pytest.raises(UnknownSweep, match="never declared"):
+        Snapshot(lab.sweep)
+
+
+def test_dims_that_clash_get_names_of_their_own(lab):
+    names = ("a", "b", "c")
+    dims = {"a": ("n",), "b": ("t",), "c": ("t",)}
+    lab.declare(grid(n=[1, 2]), outputs=names, dims=dims)
+    lab.record([(np.arange(3), np.arange(4), np.arange(5))], (0, 1), names=names)
+    ds = Snapshot(lab.sweep).dataset()
+    assert ds.a.dims == ("n", "a_0")
+    assert ds.b.dims == ("n", "t")
+    assert ds.c.dims == ("n", "c_0")
+
+
+def test_many_failures_alike_share_their_record(lab, failure):
+    lab.declare(grid(n=list(range(1000))))
+    same = failure(Status.FAILED)
+    lab.record([None] * 1000, (0, 1000), failures=dict.fromkeys(range(1000), same))
+    failures = Snapshot(lab.sweep).failures()
+    assert len(failures) == 1000
+    assert len({id(one) for one in failures.values()}) == 1
