@@ -231,13 +231,24 @@ class LogReader:
         for number in numbers:
             segment = self._segment(epoch, number, f"{number:06d}.closed" in names)
             before = len(segment.told())
-            for offset, batch, record in segment.read():
+            for offset, batch, record in self._frames(epoch, number, segment, names):
                 order = (epoch, number, offset)
                 yield decode(batch, record, order=order, big=self.paths.big)
             if len(segment.told()) > before:
                 self._distrust(epoch)
         if "closed" in names and all(self._segments[epoch, number].finished for number in numbers):
             self._close_epoch(epoch, len(numbers))
+
+    def _frames(self, epoch: int, number: int, segment: SegmentReader, names: set[str]) -> Iterator[Found]:
+        """Read a segment, in its compacted form when all of it is wanted and that form is sound."""
+        if segment.offset == 0 and segment.committed is not None and f"{number:06d}.compact.arrows" in names:
+            path = self.paths.compacted(epoch, number)
+            large = SegmentReader(path, committed=path.stat().st_size)
+            found = list(large.read())
+            if found and not large.told():
+                segment.offset, segment.finished = segment.committed, True
+                return iter([(int(record["offset"]), batch, record) for _, batch, record in found])
+        return segment.read()
 
     def _distrust(self, epoch: int) -> None:
         # The sidecar vouches for outcomes that are lost; without it they are found missing and computed again.
