@@ -27,7 +27,9 @@ def drain(plan: Plan, **speed: Any) -> list[Block]:
 
 shapes = st.lists(st.integers(1, 7), min_size=1, max_size=3).map(tuple)
 blocks = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=8).map(
-    lambda runs: Block(tuple((100 * number + start, 100 * number + start + n) for number, (start, n) in enumerate(runs) if n))
+    lambda runs: Block(
+        tuple((100 * number + start, 100 * number + start + n) for number, (start, n) in enumerate(runs) if n)
+    )
 )
 
 
@@ -144,8 +146,11 @@ def test_a_probe_of_dear_points_comes_back_in_order() -> None:
 
 def test_other_orders() -> None:
     design = shaped((5, 4))
+
     def order(name: str, **more: Any) -> list[int]:
-        return np.concatenate([block.indices() for block in drain(Plan(design, order=name, **more), seconds=9.0)]).tolist()
+        return np.concatenate(
+            [block.indices() for block in drain(Plan(design, order=name, **more), seconds=9.0)]
+        ).tolist()
 
     assert order("listed") == list(range(20))
     assert order("longest-first") == list(range(20))[::-1]

@@ -145,7 +145,20 @@ def coordinate(name: str, values: Any, *, token: Token | None = None, pairs: boo
         raise GridError(f"The axis {name!r} has no values; give it at least one.")
     if pairs and not isinstance(found, np.ndarray | range) and _are_pairs(found):
         return _objects(name, [Labelled(*pair) for pair in found], token)
+    found = _positive(found)
     return _native(name, found) or _objects(name, list(found), token)
+
+
+def _positive(values: Values) -> Values:
+    """Return values in which zero has no sign: -0.0 is the label 0, and points receive their label."""
+    if isinstance(values, range) or (isinstance(values, np.ndarray) and values.dtype.kind not in "fc"):
+        return values
+    if isinstance(values, np.ndarray):
+        return values + values.dtype.type(0)
+    inexact = (float, complex, np.inexact)
+    if any(isinstance(value, inexact) and value == 0 and str(value) != "0.0" for value in values):
+        return [value + type(value)(0) if isinstance(value, inexact) else value for value in values]
+    return values
 
 
 def _are_pairs(values: Sequence[Any]) -> bool:
@@ -190,8 +203,7 @@ def _labels_of_array(values: npt.NDArray[Any]) -> Labels | None:
         whole = values.astype(np.int64)
         return whole if kind == "i" or not (whole < 0).any() else None
     if kind in "fc":
-        # Zero has one label, whatever its sign; the function still receives what was listed.
-        labels = values.astype(np.float64 if kind == "f" else np.complex128) + 0.0
+        labels = values.astype(np.float64 if kind == "f" else np.complex128)
         return labels if np.array_equal(labels, values, equal_nan=True) else None
     if kind == "M":
         return values if np.datetime_data(values.dtype)[0] not in UNUSUAL_UNITS else None
@@ -239,7 +251,7 @@ def _check_text(name: str, value: str) -> None:
 def _inexact(values: Values, dtype: type, whole: bool) -> Labels | None:
     if whole and any(abs(int(value)) > EXACT for value in values if isinstance(value, int | np.integer)):
         return None
-    labels: Labels = np.array(values, dtype=dtype) + 0.0
+    labels: Labels = np.array(values, dtype=dtype)
     return labels if not any(isinstance(value, np.longdouble | np.clongdouble) for value in values) else None
 
 

@@ -18,7 +18,7 @@ from mce_notebook.errors import GridError
 Unit = npt.NDArray[np.float64]
 
 
-def latin_hypercube(n: int, *, seed: int = 0, **axes: Any) -> Grid:
+def latin_hypercube(n: int, /, *, seed: int = 0, **axes: Any) -> Grid:
     """Return `n` points of which every axis is divided into `n` equal slices, one point in each.
 
     Parameters
@@ -44,7 +44,7 @@ def latin_hypercube(n: int, *, seed: int = 0, **axes: Any) -> Grid:
     return _design(n, axes, lambda dimensions: qmc.LatinHypercube(dimensions, rng=_generator(seed)).random(n))
 
 
-def sobol(n: int, *, seed: int = 0, **axes: Any) -> Grid:
+def sobol(n: int, /, *, seed: int = 0, **axes: Any) -> Grid:
     """Return the first `n` points of a scrambled Sobol sequence; `n` is best a power of two.
 
     A larger `n` with the same seed contains the points of a smaller one, so extending computes only what is new.
@@ -60,7 +60,7 @@ def sobol(n: int, *, seed: int = 0, **axes: Any) -> Grid:
     return _design(n, axes, draw)
 
 
-def random_design(n: int, *, seed: int = 0, **axes: Any) -> Grid:
+def random_design(n: int, /, *, seed: int = 0, **axes: Any) -> Grid:
     """Return `n` points drawn uniformly and independently; a larger `n` contains the points of a smaller one.
 
     Parameters and errors as in `latin_hypercube`.
@@ -68,7 +68,7 @@ def random_design(n: int, *, seed: int = 0, **axes: Any) -> Grid:
     return _design(n, axes, lambda dimensions: _generator(seed).random((n, dimensions)))
 
 
-def star(centre: Mapping[str, Any], **axes: Any) -> Grid:
+def star(centre: Mapping[str, Any], /, **axes: Any) -> Grid:
     """Return the points that differ from a centre along one axis at a time.
 
     Parameters

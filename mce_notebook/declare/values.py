@@ -325,7 +325,7 @@ def kind_of(value: Any) -> str:
         if type(value) is exact:
             return kind
     if isinstance(value, dt.datetime) and type(value) is dt.datetime:
-        return "datetime" if value.tzinfo is None else "object"
+        return "datetime" if value.tzinfo is None and not value.fold else "object"
     if isinstance(value, np.generic) and value.dtype.kind in "biufcUM" and value.dtype.itemsize <= 16 * 50:
         return f"numpy:{value.dtype.str}"
     return "object"

@@ -72,13 +72,25 @@ def test_functions_receive_what_a_loop_would_yield() -> None:
         [True, None, "x"],
         [solve, (1, 2)],
         pd.date_range("2020", periods=2),
-        [-0.0],
     ):
         got = [point for (point,) in grid(x=values).points()]
         expected = list(values)
         assert [type(value) for value in got] == [type(value) for value in expected]
         assert got == expected
-    assert str(next(grid(x=[-0.0]).points())[0]) == "-0.0"
+
+
+def test_zero_has_no_sign() -> None:
+    for values in (
+        [-0.0],
+        np.array([-0.0]),
+        np.float32([-0.0]),
+        [-0.0, "x"],
+        [complex(-0.0, -0.0)],
+        [np.float32(-0.0)],
+    ):
+        (got, *_) = next(grid(x=values).points())
+        assert type(got) is type(next(iter(values)))
+        assert str(got) in ("0.0", "0j")
 
 
 def test_pairs_and_dicts_name_objects() -> None:
@@ -174,7 +186,7 @@ def test_hostile_names_are_refused(name: str, message: str) -> None:
 
 
 def test_names_that_look_alike() -> None:
-    assert grid(**{"ﬁt": [1]}).names == ("fit",)
+    assert grid(ﬁt=[1]).names == ("fit",)
     assert grid(σ=[1], λ=[2]).names == ("σ", "λ")
     with pytest.raises(GridError, match="'n' and 'N' differ in upper and lower case only"):
         grid(n=[1], N=[2])

@@ -83,9 +83,7 @@ def test_axes_turn_into_constants_and_back() -> None:
 def test_labels_alone_suffice() -> None:
     full = grid(f=[abs, len], n=[1, 2])
     columns = [column for axis in full.parts[0].axes for column in axis.coordinates]
-    bare = Grid(
-        (Part(tuple(Axis((Coordinate(c.name, None, c.labels, c.kind, c.typed),)) for c in columns)),)
-    )
+    bare = Grid((Part(tuple(Axis((Coordinate(c.name, None, c.labels, c.kind, c.typed),)) for c in columns)),))
     assert bare.positions(full).tolist() == [0, 1, 2, 3]
 
 

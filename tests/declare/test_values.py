@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.declare.grids import same, scalars
 from mce_notebook.declare.values import (
     Labelled,
     canonical,
@@ -23,6 +22,7 @@ from mce_notebook.declare.values import (
     unpack_value,
 )
 from mce_notebook.errors import GridError
+from tests.declare.grids import same, scalars
 
 
 class Colour(enum.Enum):
@@ -203,7 +203,18 @@ def test_values_that_only_pickle_keeps() -> None:
 
 
 def test_labels_are_readable_and_unique() -> None:
-    values = [1, "1", None, Colour.RED, canonical, Model, Model(1.0), Model(2.0), functools.partial(int, base=2), (1, 2)]
+    values = [
+        1,
+        "1",
+        None,
+        Colour.RED,
+        canonical,
+        Model,
+        Model(1.0),
+        Model(2.0),
+        functools.partial(int, base=2),
+        (1, 2),
+    ]
     labels = text_labels(values).tolist()
     assert labels == ["1", "'1'", "None", "RED", "canonical", "Model", "Model#2", "Model#3", "int(base=2)", "(1, 2)"]
     assert len(text_label("x" * 1000)) == 200

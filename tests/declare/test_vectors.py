@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mce_notebook.declare.vectors import Unvectorisable, column_of, evaluate
 from mce_notebook.declare.columns import coordinate
+from mce_notebook.declare.vectors import Unvectorisable, column_of, evaluate
 
 MODULES = {"np": np, "math": math}
 
@@ -21,7 +21,9 @@ def binary(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 def calls(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     one = st.tuples(
-        st.sampled_from(["abs", "not ", "-", "int", "float", "round", "math.sqrt", "math.floor", "np.sqrt", "np.floor", "bool"]),
+        st.sampled_from(
+            ["abs", "not ", "-", "int", "float", "round", "math.sqrt", "math.floor", "np.sqrt", "np.floor", "bool"]
+        ),
         children,
     ).map(lambda parts: f"({parts[0]}({parts[1]}))")
     two = st.tuples(st.sampled_from(["min", "max", "math.pow", "np.hypot"]), children, children).map(
@@ -44,7 +46,9 @@ expressions = st.recursive(
 @given(
     expressions,
     st.lists(st.integers(-4, 4) | st.sampled_from([2**40, 2**62, -(2**63)]), min_size=1, max_size=4, unique=True),
-    st.lists(st.sampled_from([0.0, 0.5, -1.5, 1e200, float("inf"), float("nan"), 3.0]), min_size=1, max_size=4, unique=True),
+    st.lists(
+        st.sampled_from([0.0, 0.5, -1.5, 1e200, float("inf"), float("nan"), 3.0]), min_size=1, max_size=4, unique=True
+    ),
 )
 def test_vectors_give_what_python_gives(expression: str, whole: list[int], real: list[float]) -> None:
     flags, constant = [False, True], 3
