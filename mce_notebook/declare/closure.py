@@ -211,7 +211,8 @@ class Walk(Graph):
         read = references(code)
         self._warn(hazards.reach_notes(read, user))
         for name, value in cells.items():
-            if not any(r.kind == "cell" and r.root == name and r.path for r in read.names):
+            # Of a module only what is taken from it counts, which the references below tell.
+            if not isinstance(value, types.ModuleType):
                 node.parts.append(self._edge(f"cell {name}", value, f"captured `{name}`"))
         for reference in (*read.names, *hazards.soft_references(read, namespace)):
             part = self._reference(reference, namespace, cells, own)
@@ -226,7 +227,8 @@ class Walk(Graph):
         if reference.kind == "import":
             return self._import(reference, namespace)
         if reference.kind == "cell":
-            return self._follow(cells[root], root, reference.path) if root in cells else None
+            is_module = isinstance(cells.get(root), types.ModuleType)
+            return self._follow(cells[root], root, reference.path) if is_module else None
         at_home = namespace is self.home
         if at_home and root in self.hidden:
             self.mirrored[root] = None
