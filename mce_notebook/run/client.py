@@ -64,7 +64,8 @@ class HostHandle:
 
     def ready(self) -> bool:
         """Return whether a task has run on every worker of this host."""
-        return self.state().get("state") in ("ready", "draining") and self.state().get("pid") == self.process.pid
+        state = self.state()
+        return state.get("state") == "ready" and state.get("pid") == self.process.pid
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until a task has run on the workers.
@@ -219,7 +220,7 @@ def ensure_host(options: HostOptions | None = None, *, launch: Launch | None = N
     launch = launch or launch_for(options)
     _reap()
     found = find_host(launch)
-    if found is not None:
+    if found is not None and not _leaving(found):
         return found
     clean()
     folder = HostFolder.of(launch)
@@ -292,6 +293,19 @@ def _listen(bell: socket.socket, seconds: float) -> bool | None:
     except OSError:
         # A peer that was killed gives ECONNRESET instead of an orderly end.
         return None
+
+
+def _leaving(host: HostHandle) -> bool:
+    """Return whether a host is on its way out, after waiting until it is gone."""
+    end = time.monotonic() + START_SECONDS
+    while host.alive():
+        state = host.state()
+        if state.get("pid") != host.process.pid or state.get("state") not in ("draining", "stopped"):
+            return False
+        if time.monotonic() > end:
+            raise HostError(f"A host that is leaving (pid {host.process.pid}) has not left for {START_SECONDS:g} s.")
+        time.sleep(0.01)
+    return True
 
 
 def _reap() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import SweepError, UnknownSweep
+from mce_notebook.errors import RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.schedule import Job, Verdict
 from mce_notebook.run.shares import Shares
@@ -110,12 +110,11 @@ class Engine:
         """
         try:
             ready = await self._open()
-        except SweepError as error:
-            self.opened.set_result(error)
+        except Exception as error:
+            told = error if isinstance(error, SweepError) else RunError(f"{type(error).__name__}: {error}")
+            self.opened.set_result(told)
             raise
-        finally:
-            if not self.opened.done():
-                self.opened.set_result(None)
+        self.opened.set_result(None)
         if not ready:
             return self.state
         self._writer = Writer(self._append, self._committed, self._trouble, self._retry)
@@ -145,6 +144,7 @@ class Engine:
     async def _claim(self) -> None:
         try:
             await asyncio.to_thread(self.ledger.claim)
+            self._looked.set()
         except (SweepError, OSError) as error:
             # The first outcome tries again, and pauses the sweep if it cannot be written.
             log.warning("%s: no epoch yet: %s", self.ledger.name, error)
@@ -282,7 +282,7 @@ class Engine:
             return
         if orders.verb in ("pause", "cancel", "stop"):
             self._obey(orders.verb, 0.0 if orders.verb == "cancel" else None)
-            self.message = orders.by
+            self.message = orders.by if orders.verb == "stop" else ""
         elif self._order:
             self._order, self._deadline, self.message = "", None, ""
             self._stir()

@@ -108,10 +108,14 @@ class Host:
         self.inbox = Inbox(folder)
         self.state = "starting"
         self.message = ""
+        # Left because nobody asked for anything.
+        self.idled = False
         self._workers: Any = None
         self._pool = LatePool()
         self._shares = Shares(lambda: self._pool.workers)
         self._running: dict[tuple[str, str], Running] = {}
+        self._taken: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Lock()
         self._rung = asyncio.Event()
         self._leaving = asyncio.Event()
         self._bell = Doorbell(folder.socket, self._rung.set)
@@ -164,7 +168,8 @@ class Host:
         while not self._leaving.is_set():
             self._rung.clear()
             for request in self.inbox.requests():
-                await self._obey(request)
+                if request.name not in self._taken:
+                    self._taken[request.name] = asyncio.create_task(self._obey(request))
             # The doorbell is the fast way, a look now and then the sure one.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
@@ -172,10 +177,11 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
-            if self._running:
+            if self._running or self._taken or self.state == "starting" or any(self.inbox.requests()):
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self.launch.idle:
                 log.info("idle for %g s: leaving", self.launch.idle)
+                self.idled = True
                 self._leaving.set()
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
@@ -214,39 +220,44 @@ class Host:
 
     async def _obey(self, request: Request) -> None:
         try:
-            reply = await self._act(request)
+            # One after the other, in the order in which they were made; what is slow (reading a large sweep) is
+            # waited for outside, so that it keeps nobody from cancelling another.
+            async with self._turns:
+                state, engine = await self._act(request)
+            if engine is not None and (error := await engine.opened) is not None:
+                raise error
+            reply = {"ok": True, "state": state if engine is None else engine.state}
         except (SweepError, OSError, KeyError, TypeError, ValueError) as error:
             log.warning("request %s refused: %s", request.body, error)
             reply = {"ok": False, "error": str(error) or type(error).__name__, "type": type(error).__name__}
-        self.inbox.answer(request, reply)
+        try:
+            self.inbox.answer(request, reply)
+        except OSError as error:
+            log.warning("request %s: no reply could be written: %s", request.body, error)
+        del self._taken[request.name]
         self._bell.ring()
 
-    async def _act(self, request: Request) -> dict[str, Any]:
+    async def _act(self, request: Request) -> "tuple[str, Engine | None]":
+        """Obey; return the state this leads to, and the engine to be waited for if one was started."""
         if request.verb == "shutdown":
             self._leaving.set()
-            return {"ok": True, "state": "draining"}
+            return "draining", None
         if request.verb not in ("run", "resume", "pause", "cancel", "stop"):
             raise HostError(f"A host does not know the request {request.verb!r}.")
         ledger = await asyncio.to_thread(_ledger, request.body["store"], request.body["name"])
-        running = self._running.get(ledger.key)
         if request.verb in ("pause", "cancel", "resume"):
             await asyncio.to_thread(ledger.intend, "run" if request.verb == "resume" else request.verb)
+        # Looked up after the last wait: an engine may have ended meanwhile.
+        running = self._running.get(ledger.key)
         if running is not None:
             running.again = running.again or request.verb in ("run", "resume")
             if request.verb == "stop":
                 running.engine.stop()
             running.engine.poke()
-            return {"ok": True, "state": running.engine.state}
+            return running.engine.state, None
         if request.verb in ("run", "resume"):
-            return await self._start(ledger)
-        return {"ok": True, "state": "idle"}
-
-    async def _start(self, ledger: "StoreLedger") -> dict[str, Any]:
-        engine = self._drive(ledger)
-        error = await engine.opened
-        if error is not None:
-            raise error
-        return {"ok": True, "state": engine.state}
+            return "starting", self._drive(ledger)
+        return "idle", None
 
     def _drive(self, ledger: "StoreLedger") -> "Engine":
         from mce_notebook.run.engine import Engine
@@ -305,13 +316,17 @@ def main(arguments: list[str]) -> int:
     launch = folder.launch()
     if launch is None:
         raise HostError(f"{folder.path} does not say what the host is for.")
-    claim = folder.take()
+    claim = folder.take(renew="--renew" in arguments)
     if claim is None:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # Whoever started this host may have any folder as its own, one that is about to be removed included.
     os.chdir(folder.path)
-    asyncio.run(Host(folder, launch, claim).run())
+    host = Host(folder, launch, claim)
+    asyncio.run(host.run())
+    if host.idled and any(host.inbox.requests()):
+        # Somebody asked while this host was leaving, and believes it alive: it is, from here on.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "mce_notebook.run.host", arguments[0], "--renew"])
     return 0
 
 

@@ -56,9 +56,11 @@ class Inbox:
                 (self.folder.inbox / entry).unlink(missing_ok=True)
 
     def answer(self, request: Request, reply: dict[str, Any]) -> None:
-        """Say what became of a request, then remove it."""
-        write_json(self.folder.replies / f"{request.name}.json", reply)
-        (self.folder.inbox / f"{request.name}.json").unlink(missing_ok=True)
+        """Say what became of a request, then remove it; it is removed even where no reply can be written."""
+        try:
+            write_json(self.folder.replies / f"{request.name}.json", reply)
+        finally:
+            (self.folder.inbox / f"{request.name}.json").unlink(missing_ok=True)
 
     def reply(self, name: str) -> dict[str, Any] | None:
         """Return and remove the reply to the request `name`; None while there is none."""

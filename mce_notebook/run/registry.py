@@ -206,11 +206,14 @@ class HostFolder:
         claim = self.claim()
         return claim.process if claim is not None and claim.process.alive() else None
 
-    def take(self) -> Claim | None:
-        """Make the calling process the owner; None when another live process is or just became it."""
+    def take(self, *, renew: bool = False) -> Claim | None:
+        """Make the calling process the owner; None when a live process is or just became it.
+
+        With `renew`, the owner may claim once more: a process that goes on as another program stays the same one.
+        """
         last = max(self._numbers(), default=0)
         held = self._read(last)
-        if held is not None and held.process.alive():
+        if held is not None and held.process.alive() and not (renew and held.process == Process.current()):
             return None
         mine = Claim(last + 1, Process.current(), time.time())
         temporary = self.claims / f".{os.getpid()}.{time.monotonic_ns()}"

@@ -322,7 +322,7 @@ def test_disk_full_pauses_says_so_and_goes_on_by_itself() -> None:
 
 
 def test_cancel_is_obeyed_while_the_disk_is_full() -> None:
-    ledger = MemoryLedger([3000], full=10**9)
+    ledger = MemoryLedger([200_000], full=10**9)
 
     async def story(engine: Engine) -> None:
         while not any(beat["state"] == "paused" for beat in ledger.beats):
@@ -331,7 +331,7 @@ def test_cancel_is_obeyed_while_the_disk_is_full() -> None:
         ledger.full = 3
         engine.poke()
 
-    assert drive(ledger, UnsteadyPool(pause=0.001), story) == "cancelled"
+    assert drive(ledger, UnsteadyPool(pause=0.01), story) == "cancelled"
     assert ledger.ended[-1][0] == "cancelled"
 
 

@@ -311,6 +311,27 @@ def test_an_idle_host_leaves(runtime_folder: Path) -> None:
     assert not host.folder.socket.exists()
 
 
+def test_a_request_made_while_an_idle_host_leaves_is_obeyed(sweeps: Sweeps) -> None:
+    launch = Launch(workers=1, idle=1.0)
+    sweep = sweeps.declare(slow, grid(x=range(5)), "late")
+    host = ensure_host(launch=launch)
+    wait(lambda: host.state().get("state") in ("draining", "stopped"), 60)
+    # Left by a client that looked just before.
+    host.request({"verb": "run", "store": str(sweeps.root), "name": "late"})
+    wait_done(sweep)
+
+
+def test_a_host_on_its_way_out_is_waited_for(sweeps: Sweeps) -> None:
+    launch = Launch(workers=1)
+    first = ensure_host(launch=launch)
+    first.wait_ready()
+    first.request({"verb": "shutdown"})
+    wait(lambda: first.state()["state"] != "ready")
+    second = ensure_host(launch=launch)
+    assert second.process != first.process
+    assert not first.alive()
+
+
 def test_an_entry_with_a_reused_pid_is_no_host(runtime_folder: Path) -> None:
     launch = Launch(workers=1)
     folder = HostFolder.of(launch)

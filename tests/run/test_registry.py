@@ -69,6 +69,9 @@ def test_first_claim_wins_while_its_process_lives(root: Path) -> None:
     assert claim.number == 1
     assert folder.owner() == Process.current()
     assert folder.take() is None
+    renewed = folder.take(renew=True)
+    assert renewed is not None
+    assert renewed.number == 2
 
 
 def test_a_dead_owner_is_outnumbered_and_forgotten(root: Path) -> None:
@@ -110,7 +113,9 @@ def test_a_slow_claimant_below_the_owner_loses(root: Path, monkeypatch: pytest.M
     folder = HostFolder.of(Launch())
     forge_claim(folder, Process.current(), 3)
     # It read the folder before the owner's claim was there, and writes its own after.
-    monkeypatch.setattr(HostFolder, "claim", lambda _: None)
+    seen = iter([[]])
+    numbers = HostFolder._numbers
+    monkeypatch.setattr(HostFolder, "_numbers", lambda self: next(seen, numbers(self)))
     assert folder.take() is None
     assert [path.name for path in folder.claims.iterdir()] == ["000003.json"]
 

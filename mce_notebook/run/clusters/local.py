@@ -24,6 +24,10 @@ QUIET: dict[str, Any] = {
     "distributed.worker.daemon": False,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.admin.log-length": 200,
+    "distributed.admin.low-level-log-length": 100,  # of messages with frames of outcomes in them
+    "distributed.diagnostics.computations.max-history": 1,
+    "distributed.diagnostics.erred-tasks.max-history": 1,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.tick.limit": "1h",
     "distributed.admin.tick.cycle": "10s",
