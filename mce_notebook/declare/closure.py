@@ -443,7 +443,7 @@ Walk.general = (
     (lambda value: isinstance(value, _BUILTINS), Walk._builtin),
     (lambda value: isinstance(value, functools.partial), Walk._partial),
     (lambda value: isinstance(value, functools._lru_cache_wrapper), Walk._cached),
-    (lambda value: hasattr(value, "py_func") and hasattr(value, "targetoptions"), Walk._compiled),
+    (hazards.is_compiled, Walk._compiled),
     (class_parts.is_descriptor, Walk._descriptor),
     (hazards.is_generator, Walk._generator),
     *Graph.general,

@@ -15,6 +15,7 @@ import numpy as np
 
 from mce_notebook.declare import class_parts, contents
 from mce_notebook.declare.origins import Origin, may_draw, origin
+from mce_notebook.errors import DeclarationError
 
 Handler = Callable[[Any, Any, str], str]
 
@@ -153,7 +154,10 @@ class Graph:
 
     def _edge(self, name: str, value: Any, label: str) -> str:
         """Token of something code refers to; data is listed under its label, code under its own name."""
-        token = self.visit(value, label)
+        try:
+            token = self.visit(value, label)
+        except RecursionError:
+            raise DeclarationError(f"{label} is nested too deeply to be hashed, or to be sent to a worker.") from None
         is_library = token.startswith(_LIBRARY) and "\x00" not in token
         if not is_code(value) and not is_library:
             self._edges[label, token] = None

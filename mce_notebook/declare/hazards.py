@@ -28,6 +28,11 @@ def is_generator(value: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, random.SystemRandom)
 
 
+def is_compiled(value: Any) -> bool:
+    """Whether a value is a function compiled by Numba, and not an object that answers to every name."""
+    return callable(getattr(value, "py_func", None)) and isinstance(getattr(value, "targetoptions", None), dict)
+
+
 def captured_generator(value: Any, label: str) -> DeclarationError:
     """Explain why a generator made outside the points is refused."""
     kind = type(value).__name__

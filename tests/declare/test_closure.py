@@ -469,6 +469,18 @@ def test_what_cannot_be_hashed_is_named_once_and_the_version_is_incomplete() -> 
     assert [warning for warning in version.warnings if "lock" in warning] == [version.warnings[0]]
 
 
+def test_objects_that_answer_to_every_name() -> None:
+    text = "class A:\n    def __getattr__(self, name):\n        return 3\na = A()\ndef f(n):\n    return a.x"
+    one = from_function(run_cell(text, {})["f"], ("n",)).version
+    assert from_function(run_cell(text.replace("3", "4"), {})["f"], ("n",)).version.hash != one.hash
+
+
+def test_data_nested_too_deeply_is_refused_by_name() -> None:
+    namespace = run_cell("x = []\nfor _ in range(5000):\n    x = [x]\ndef f(n):\n    return x", {})
+    with pytest.raises(DeclarationError, match="`x` is nested too deeply"):
+        from_function(namespace["f"], ("n",))
+
+
 # ---- what is never part of a version
 
 
