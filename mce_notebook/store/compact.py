@@ -23,8 +23,8 @@ ROWS = 1_000_000
 _IDENTITY = ("declaration", "generation", "version", "attempt", "worker")
 
 
-def compact(sweep: SweepStore) -> int:
-    """Compact every closed segment it is worth for; returns how many were.
+def compact(sweep: SweepStore, least: int = WORTHWHILE) -> int:
+    """Compact every closed segment of at least `least` frames; returns how many were.
 
     Raises
     ------
@@ -39,17 +39,17 @@ def compact(sweep: SweepStore) -> int:
             for entry in sorted(names):
                 stem, _, ending = entry.partition(".")
                 if ending == "closed" and stem.isdigit() and f"{stem}.compact.arrows" not in names:
-                    done += _compact(sweep, epoch, int(stem))
+                    done += _compact(sweep, epoch, int(stem), least)
     return done
 
 
-def _compact(sweep: SweepStore, epoch: int, number: int) -> bool:
+def _compact(sweep: SweepStore, epoch: int, number: int, least: int) -> bool:
     try:
         stated = json.loads(sweep.folder.read(sweep.paths.closed(epoch, number)))
         length, frames = int(stated["length"]), int(stated["frames"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
-    if frames < WORTHWHILE:
+    if frames < least:
         return False
     segment = SegmentReader(sweep.paths.segment(epoch, number), committed=length)
     found = list(segment.read())
