@@ -1,5 +1,6 @@
 """Where the points of a grid live in a labelled array: dimensions, coordinates, cells of listed indices."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,7 +56,7 @@ class Cells:
     @property
     def size(self) -> int:
         """Number of cells, the excluded ones included."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @cached_property
     def total(self) -> int:
@@ -138,7 +139,10 @@ def _unstacked(grid: "Grid", mask: Booleans | None) -> Cells | None:
         return None
     positions: Integers = np.ravel_multi_index(tuple(codes), tuple(shape)).astype(np.int64)
     excluded = np.ones(int(size), bool)
-    excluded[positions if mask is None else positions[mask]] = False
+    if mask is not None:
+        # A part may repeat a point of an earlier one, and then be masked there: the cell belongs to the first.
+        positions = np.where(mask, positions, -1)
+    excluded[positions[positions >= 0]] = False
     in_order = sorted(columns, key=lambda column: grid.names.index(column.name))
     return Cells(
         tuple(group[0] for group in groups),

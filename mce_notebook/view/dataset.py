@@ -438,7 +438,7 @@ class Snapshot:
             "declaration": declaration.number,
             "generation": declaration.generation,
             "created": str(declaration.created),
-            "python": str(environment.get("python", "")),
+            "python": str(dict(environment.get("python") or {}).get("version", "")),
             "root_seed": f"{declaration.root:#034x}",
             "constants": json.dumps(dict(declaration.constants), default=str, sort_keys=True),
         }

@@ -184,14 +184,14 @@ class Output:
         store = self.stores[winner]
         if isinstance(store, Arrays):
             return self._array_variables(store, cells, taken, sealed)
-        return self._scalar_variables(store, cells, sealed, complete=bool((self.which == winner + 1).all()))
+        return self._scalar_variables(store, cells, native=sealed and bool((self.which == winner + 1).all()))
 
-    def _scalar_variables(self, store: Scalars, cells: Cells, sealed: bool, complete: bool) -> "Variables":
+    def _scalar_variables(self, store: Scalars, cells: Cells, native: bool) -> "Variables":
         attrs = {"native_dtype": str(store.native)} if store.shown.dtype != object else {}
         shown = store.shown.view(cells.shape)
-        if sealed and complete and store.native.kind in "biu":
-            native = shown if store.exact is None else store.exact.view(cells.shape)
-            return {self.name: (cells.dims, native.astype(store.native), {})}
+        if native and store.native.kind in "biu":
+            exact = shown if store.exact is None else store.exact.view(cells.shape)
+            return {self.name: (cells.dims, exact.astype(store.native), {})}
         found: Variables = {self.name: (cells.dims, shown, attrs)}
         if store.exact is not None:
             note = {

@@ -77,7 +77,7 @@ def png(dataset: "xr.Dataset", progress: "Progress", value: str | None = None) -
     progress : Progress
         Said above the picture.
     value : str, optional
-        The output to draw; the first one that holds single numbers otherwise.
+        The output to draw, where it holds single numbers; the first one that does otherwise.
     """
     about = subject(dataset, value)
     image = b""
@@ -116,7 +116,7 @@ def _drawn(dataset: "xr.Dataset", progress: "Progress", about: Subject | None, c
 def subject(dataset: "xr.Dataset", value: str | None = None) -> Subject | None:
     """Choose what to draw; None when no output holds a number that is known."""
     dims = tuple(map(str, dataset["status"].dims))
-    names = [value] if value is not None else [name for name in dataset.data_vars if name != "status"]
+    names = sorted((name for name in dataset.data_vars if name != "status"), key=lambda name: name != value)
     for name in names:
         variable = dataset[name]
         if tuple(variable.dims) == dims and variable.dtype.kind == "f" and bool(np.isfinite(variable.values).any()):

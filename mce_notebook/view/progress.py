@@ -230,7 +230,8 @@ class Progress:
         bad = self.failed + self.killed + self.timeout
         details = []
         if bad:
-            shown = [f"{cause} {count:,}" for cause, count in list(self.causes.items())[:3]]
+            single = len(self.causes) == 1
+            shown = [cause if single else f"{count:,} x {cause}" for cause, count in list(self.causes.items())[:3]]
             more = f", {len(self.causes) - 3} more causes" if len(self.causes) > 3 else ""
             details.append(f"{bad:,} failed" + (f" ({', '.join(shown)}{more})" if shown else ""))
         if self.skipped:
