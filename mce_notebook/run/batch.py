@@ -1,5 +1,6 @@
 """Outcomes of consecutive points, gathered until they are encoded and handed on."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,10 @@ from mce_notebook.plan import Block
 from mce_notebook.run.causes import message, one_line, trimmed, type_name
 from mce_notebook.run.outcome import cut, failed_count, spilled
 from mce_notebook.store.frames import Failure, Frame, Outcomes, encode
+
+# How many items of a container are looked at, and what a value is taken for that does not let itself be measured.
+_SAMPLE = 16
+_SOME = 1024
 
 Flush = Callable[[list[Frame], int, int], None]
 
@@ -154,13 +159,16 @@ def hand(encoder: Encoder, batch: Batch, block: Block, flush: Flush) -> tuple[in
     return failed, sum(frame.nbytes for frame in frames)
 
 
-def size(value: Any) -> int:
-    """Return roughly how many bytes a value takes."""
-    nbytes = getattr(value, "nbytes", None)
-    if isinstance(nbytes, int):
-        return nbytes
-    if isinstance(value, dict):
-        return sum(map(size, value.values()))
-    if isinstance(value, tuple | list):
-        return sum(map(size, value)) if len(value) <= 32 else len(value) * max(8, sys.getsizeof(value[0]))
-    return sys.getsizeof(value)
+def size(value: Any, depth: int = 2) -> int:
+    """Return roughly how many bytes a value takes, looking into containers `depth` levels deep."""
+    try:
+        nbytes = getattr(value, "nbytes", None)
+        if isinstance(nbytes, int):
+            return nbytes
+        if depth and isinstance(value, dict | tuple | list) and value:
+            items = list(itertools.islice(value.values() if isinstance(value, dict) else value, _SAMPLE))
+            return sum(size(item, depth - 1) for item in items) * len(value) // len(items)
+        return sys.getsizeof(value)
+    except Exception:
+        # Properties of user classes may raise anything.
+        return _SOME

@@ -25,6 +25,8 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+# Not `-m`: that would make our module `__main__`, where pickles look for what the notebook defined.
+_PROGRAM = "__import__('mce_notebook.run.slot', fromlist=['main']).main()"
 _DRAIN = 1 << 16
 _PROC = Path("/proc/self/statm").exists()
 
@@ -52,7 +54,7 @@ class Child:
             arguments = [theirs.fileno(), self.page.descriptor, os.getpid(), nice]
             try:
                 self.process = _launch(
-                    [sys.executable, "-P", "-m", "mce_notebook.run.slot", *map(str, arguments)],
+                    [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
                     env=environment(cores),
                     stdin=subprocess.DEVNULL,
                     stdout=out_theirs,

@@ -7,6 +7,7 @@ their time, their output and their working directory looked after. Both ways giv
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,7 @@ class Evaluator:
         self._ring = page.output if page is not None else output if output is not None else Ring()
         self._cwd = cwd if cwd is not None else os.getcwd()
         self._pid = os.getpid()
+        self._streams = sys.stdout, sys.stderr
         self._artifacts = artifacts
         self._causes = Causes()
         self._protection = Protection(experiment, reload)
@@ -165,6 +167,7 @@ class Evaluator:
         """
         work = _Work(block, each, budget, singly, flush, entering or (lambda prefix, span: None), Batch(0))
         self._setups.dead = dead or {}
+        self._streams = sys.stdout, sys.stderr
         cpu = time.process_time()
         try:
             for span in self._setups.spans(block):
@@ -329,7 +332,9 @@ class Evaluator:
         self._pace = 0.5 * self._pace + 0.5 * seconds if self._pace else seconds
 
     def _after(self) -> None:
-        """Put back what points must not change: which process this is, and its working directory."""
+        """Put back what points must not change: output streams, which process this is, its working directory."""
+        if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
+            sys.stdout, sys.stderr = self._streams
         if os.getpid() != self._pid:
             # User code forked and the child came back: it must neither go on with our points nor run exit handlers.
             os._exit(0)

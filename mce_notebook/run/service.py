@@ -146,4 +146,4 @@ def publish(namespace: Mapping[str, Any]) -> None:
     main = vars(sys.modules["__main__"])
     for name, value in namespace.items():
         if not name.startswith("__") and getattr(value, "__module__", None) == "__main__" and callable(value):
-            main.setdefault(name, value)
+            main[name] = value

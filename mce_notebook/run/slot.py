@@ -1,4 +1,4 @@
-"""The supervised child process that runs user code: `python -m mce_notebook.run.slot CONTROL PAGE PARENT NICE`.
+"""The supervised child process that runs user code; its arguments are CONTROL PAGE PARENT NICE, started by `child.py`.
 
 Whatever a point does here (crash, exit, leak, hang, fork) reaches nobody else. The slot evaluates blocks, encodes
 their outcomes and sends bytes; its supervisor (`supervisor.py`) watches it through a shared page.
@@ -80,7 +80,3 @@ def _serve(connection: Connection, page: Page) -> None:
         if request is None:
             return
         service.evaluate(request)
-
-
-if __name__ == "__main__":
-    main()

@@ -208,6 +208,44 @@ def test_finished_points_are_handed_on_while_the_block_runs(notebook):
     assert runner.handed[-1][0] == 12
 
 
+def test_values_that_are_hard_to_measure(notebook, outcomes):
+    source = """
+        class Shy:
+            @property
+            def nbytes(self): raise KeyError("nbytes")
+        def f(i):
+            if i == 1:
+                loop = []
+                loop.append(loop)
+                return loop
+            if i == 2:
+                deep = {}
+                for _ in range(100_000): deep = {"a": deep}
+                return deep
+            return Shy() if i == 3 else i
+    """
+    points = grid(i=list(range(6)))
+    runner = Runner(notebook.function(source, points), points)
+    runner.run((0, 6), each=False)
+    found = outcomes(runner.frames)
+    assert [i for i, one in found.items() if one.failure] == [1, 2, 3]
+    assert all("stored" in found[i].failure.cause for i in (1, 2, 3))
+
+
+def test_a_point_that_replaces_the_output_does_so_for_itself(notebook, outcomes):
+    source = """
+        import io, sys
+        def f(i):
+            if i == 0: sys.stdout = io.StringIO()
+            print("point", i)
+            return i
+    """
+    points = grid(i=[0, 1])
+    runner = Runner(notebook.function(source, points), points)
+    runner.run((0, 2), each=True)
+    assert [one.output for one in outcomes(runner.frames).values()] == ["", "point 1\n"]
+
+
 def test_slow_points_in_a_cheap_block_are_run_one_by_one(notebook, outcomes):
     points = grid(i=list(range(6)))
     experiment = notebook.function(
@@ -474,3 +512,12 @@ def test_outputs_of_points_that_went_well(notebook, outcomes):
     runner = Runner(notebook.function("def f(i):\n    if i: print('hello', i)\n    return i", points), points)
     runner.run((0, 3), each=True)
     assert [one.output for one in outcomes(runner.frames).values()] == ["", "hello 1\n", "hello 2\n"]
+
+
+def test_large_payloads_go_to_files_of_their_own(notebook, tmp_path):
+    points = grid(i=list(range(3)))
+    source = "import numpy as np\ndef f(i): return np.full(200_000, i)"
+    runner = Runner(notebook.function(source, points), points, big=tmp_path)
+    runner.run((0, 3), each=True)
+    assert sum(frame.nbytes for frame in runner.frames) < 10_000
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 3 * 200_000 * 8

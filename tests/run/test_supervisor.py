@@ -318,10 +318,10 @@ def test_blocks_and_threads_of_the_environment(notebook, declared, outcomes, sup
 def test_processes_of_user_code_can_be_pools(notebook, declared, outcomes, supervisor):
     source = """
         import multiprocessing
-        def square(x): return x * x
+        def main(x): return x * x
         def f(i):
             with multiprocessing.get_context("fork").Pool(2) as pool:
-                return sum(pool.map(square, range(i)))
+                return sum(pool.map(main, range(i)))
     """
     points = grid(i=[3, 4])
     task = declared(notebook.function(source, points, outputs=("y",)), points)
