@@ -107,7 +107,7 @@ class _Coarse:
         for order, axis, shifts in zip(self.reversed, self.axes, self.shifts, strict=True):
             time, digit = np.divmod(time, len(order))
             row = order[digit]
-            # Only the longest axis moves within a run, so only it may shift others there; later digits shift whole runs.
+            # Within a run only the longest axis moves, so it alone shifts the others; later digits shift whole runs.
             found.append(row)
             for shift, earlier in zip(shifts, found, strict=False):
                 row = row + shift * earlier

@@ -1,11 +1,12 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.lanes import MOST_RANGES, Block, Lane, Prefixed, blocks_of
 from mce_notebook.order import Ordering
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60)))
 def test_indices_become_the_fewest_ranges(indices: set[int]) -> None:
     wanted = np.array(sorted(indices), dtype=np.int64)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.order import ORDERS, Ordering, Tiles, bit_reversed, coprime_near, spread
@@ -17,12 +17,14 @@ def test_bit_reversal() -> None:
         assert sorted(bit_reversed(size).tolist()) == list(range(size))
 
 
+@settings(deadline=None)
 @given(st.floats(0, 200), st.integers(1, 150))
 def test_shifts_are_coprime(target: float, size: int) -> None:
     found = coprime_near(target, size)
     assert (size == 1 and found == 0) or (0 < found < size and math.gcd(found, size) == 1)
 
 
+@settings(deadline=None)
 @given(shapes, st.integers(0, 50), st.integers(1, 2000))
 def test_tiles_cut_a_product_into_consecutive_runs(shape: tuple[int, ...], base: int, length: int) -> None:
     tiles = Tiles(shape, base, length)
@@ -31,6 +33,7 @@ def test_tiles_cut_a_product_into_consecutive_runs(shape: tuple[int, ...], base:
     assert lengths.max() <= length
 
 
+@settings(deadline=None)
 @given(shapes, st.integers(1, 30), st.sampled_from(ORDERS), st.integers(1, 40))
 def test_orders_visit_every_tile_once_in_any_windows(shape: tuple[int, ...], length: int, name: str, step: int) -> None:
     order = Ordering(name, 3).of(Tiles(shape, 7, length))

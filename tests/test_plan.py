@@ -33,6 +33,7 @@ blocks = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=8).
 )
 
 
+@settings(deadline=None)
 @given(blocks, st.integers(-1, 80))
 def test_blocks_split(block: Block, k: int) -> None:
     first, second = block.split(k)

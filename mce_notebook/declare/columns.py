@@ -154,7 +154,8 @@ def _positive(values: Values) -> Values:
     if isinstance(values, range) or (isinstance(values, np.ndarray) and values.dtype.kind not in "fc"):
         return values
     if isinstance(values, np.ndarray):
-        return values + values.dtype.type(0)
+        unsigned: Values = np.add(values, values.dtype.type(0))
+        return unsigned
     inexact = (float, complex, np.inexact)
     if any(isinstance(value, inexact) and value == 0 and str(value) != "0.0" for value in values):
         return [value + type(value)(0) if isinstance(value, inexact) else value for value in values]

@@ -1,5 +1,6 @@
 """Random grids and brute-force answers for the tests of grids and plans."""
 
+import datetime as dt
 import itertools
 from typing import Any
 
@@ -27,13 +28,17 @@ scalars = st.one_of(
 def same(left: Any, right: Any) -> bool:
     """Return whether two values are one label: equal, of the same sort (bools are no numbers)."""
     truths = (bool, np.bool_)
-    if isinstance(left, truths) != isinstance(right, truths):
-        return False
-    if isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
-        return all(map(same, left, right))
-    return (type(left) is type(right) and left == right) or (
-        is_number(left) and is_number(right) and bool(left == right)
-    )
+    if isinstance(left, truths) or isinstance(right, truths):
+        return isinstance(left, truths) and isinstance(right, truths) and bool(left) == bool(right)
+    if isinstance(left, dt.date) and isinstance(right, dt.date):
+        return midnight(left) == midnight(right)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return (type(left) is type(right) or (is_number(left) and is_number(right))) and bool(left == right)
+
+
+def midnight(value: dt.date) -> dt.datetime:
+    return value if isinstance(value, dt.datetime) else naive(value.year, value.month, value.day)
 
 
 def is_number(value: Any) -> bool:
@@ -93,3 +98,8 @@ def listed_points(design: Grid) -> list[dict[str, Any]]:
         for combination in itertools.product(*rows):
             found.append({name: value for row in combination for name, value in row.items()})
     return found
+
+
+def naive(*parts: int) -> dt.datetime:
+    """Return a time without a zone, as people write them."""
+    return dt.datetime(*parts)  # noqa: DTZ001

@@ -1,7 +1,7 @@
 import pickle
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.axes import LONG, Natives, add_keys, match_number, nearest, suggest
@@ -14,6 +14,7 @@ def pair(number: int) -> list[int]:
     return [number & (2**64 - 1), number >> 64]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=20))
 def test_keys_add_with_carry(numbers: list[tuple[int, int]]) -> None:
     total = np.array([pair(left) for left, _ in numbers], dtype=np.uint64)

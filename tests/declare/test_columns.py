@@ -10,6 +10,7 @@ from mce_notebook.declare.columns import axis_from, coordinate
 from mce_notebook.declare.grid import grid, zipped
 from mce_notebook.declare.seeds import replicates
 from mce_notebook.errors import GridError
+from tests.declare.grids import naive
 
 
 class Colour(enum.Enum):
@@ -45,7 +46,7 @@ def refine() -> None: ...
         ([(1, 2), (3, 4)], "U", ["(1, 2)", "(3, 4)"]),
         ([[1, 2], [3]], "U", ["[1, 2]", "[3]"]),
         ([dt.date(2020, 1, 1)], "M", [dt.date(2020, 1, 1)]),
-        ([dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 5)], "M", None),
+        ([dt.date(2020, 1, 1), naive(2020, 1, 1, 5)], "M", None),
         ([dt.datetime(2020, 1, 1, tzinfo=dt.UTC)], "U", ["2020-01-01T00:00:00+00:00"]),
         (pd.date_range("2020-01-01", periods=2), "M", None),
         (pd.Series([0.1, 0.2]), "f", [0.1, 0.2]),
@@ -137,7 +138,7 @@ def test_replicates_become_an_axis() -> None:
         ([1, np.nan, float("nan")], "lists nan twice"),
         (["a", "b", "a"], r"lists a twice \(positions 1 and 3\)"),
         ([None, 1, None], "lists None twice"),
-        ([dt.date(2020, 1, 1), dt.datetime(2020, 1, 1)], "twice"),
+        ([dt.date(2020, 1, 1), naive(2020, 1, 1)], "twice"),
         ([solve, solve], "lists solve twice"),
         (5, r"write x=\[5\]"),
         ("abc", r"write x=\['abc'\]"),

@@ -2,7 +2,7 @@ import json
 from dataclasses import fields
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.options import Options
@@ -125,12 +125,15 @@ def test_every_option_comes_back_from_json() -> None:
     assert Options.from_json({"from a later version": 1}) == Options()
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([field.name for field in fields(Options)]),
     st.one_of(st.text(), st.floats(), st.integers(), st.none()),
 )
 def test_anything_is_understood_or_refused(name: str, value: object) -> None:
+    refused = ""
     try:
         Options.parse(**{name: value})
     except OptionError as error:
-        assert "--" + name.replace("_", "-") in str(error)
+        refused = str(error)
+    assert not refused or "--" + name.replace("_", "-") in refused

@@ -2,7 +2,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.columns import axis_from
@@ -11,6 +11,7 @@ from mce_notebook.declare.parts import Part, constant_key, pieces
 from mce_notebook.errors import GridError
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_pieces_are_few_and_make_up_the_range(sizes: list[int], data: st.DataObject) -> None:
     lists = [list(range(size)) for size in sizes]

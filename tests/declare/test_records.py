@@ -12,7 +12,7 @@ from mce_notebook.declare.grid import Grid, grid, zipped
 from mce_notebook.declare.records import LONG
 from mce_notebook.declare.seeds import replicates
 from mce_notebook.errors import CorruptStore, GridError
-from tests.declare.grids import products
+from tests.declare.grids import naive, products
 
 
 def travelled(design: Grid) -> Grid:
@@ -64,7 +64,7 @@ def test_concatenations_and_guards_come_back(first: Grid, second: Grid, guarded:
         ["x" * 5000, "y"],
         ["a\0", "a"],
         [dt.date(2020, 1, 1), dt.date(1, 1, 1)],
-        [dt.datetime(2020, 1, 1, 2, 3, 4, 5)],
+        [naive(2020, 1, 1, 2, 3, 4, 5)],
         np.array(["2020-01-01", "NaT"], dtype="M8[ns]"),
         np.array(["2020"], dtype="M8[Y]"),
         np.float32([0.1, 0.2]),

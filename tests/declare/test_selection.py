@@ -33,7 +33,7 @@ def test_labels_match_as_people_mean_them() -> None:
         "f": "len",
         "when": np.datetime64("2021-01-01"),
     }
-    assert design.index(rho=0.1, n=100, f=abs, when=dt.datetime(2020, 1, 1)) == 0
+    assert design.index(rho=0.1, n=100, f=abs, when=dt.datetime.fromisoformat("2020-01-01")) == 0
     assert grid(a=[1, 2], b=[5]).index(a=2) == 1
     assert grid(a=[0.0, 1e-20]).index(a=1e-20) == 1
     assert grid(a=[True, False]).index(a=False) == 1
@@ -105,8 +105,8 @@ def test_extending_replicates_zips_and_objects() -> None:
     with pytest.raises(GridError, match="already has one of these labels"):
         grid(a=[1, None]).extended(a=["None"])
     assert grid(f={"x": Model(1.0)}).extended(f={"x": Model(2.0)}).size == 1
+    bare = Grid.from_record(*grid(f=[Model(1.0)]).to_record())
     with pytest.raises(GridError, match="objects; extend it by running its cell"):
-        bare = Grid.from_record(*grid(f=[Model(1.0)]).to_record())
         bare.extended(f=[Model(2.0)])
 
 
