@@ -10,7 +10,7 @@ from mce_notebook.declare.axes import RESERVED
 from mce_notebook.declare.names import Write, bindings, mutations, read_names, reads, stores, targets
 from mce_notebook.declare.nesting import Level, Noise, Problem, Spec, descend, sequence_of
 from mce_notebook.declare.points import Lowering
-from mce_notebook.declare.sinks import Extraction, Sinks, check_reads, container_made, find_sinks, take_rows
+from mce_notebook.declare.sinks import Extraction, Sinks, check_reads, containers_made, find_sinks, take_rows
 from mce_notebook.declare.slots import Outline, Slot, name_outputs
 from mce_notebook.declare.templates import Scope, Template, find_aliases
 
@@ -143,11 +143,10 @@ def _without_made(levels: Sequence[Level], sinks: Sinks) -> list[ast.stmt]:
     """Return the body without ``if a not in D: D[a] = {}``."""
     kept: list[ast.stmt] = []
     for statement in levels[-1].body:
-        made = container_made(statement, sinks) if isinstance(statement, ast.If) else None
-        if made is None:
+        made = containers_made(statement, sinks) if isinstance(statement, ast.If) else []
+        if not made:
             kept.append(statement)
-        else:
-            sinks.made.append((*made, len(levels)))
+        sinks.made += [(*one, len(levels)) for one in made]
     return kept
 
 
@@ -259,6 +258,8 @@ def _pick_direct(spec: Spec, counter: str, levels: Sequence[Level]) -> None:
             level.body = [swap.visit(s) for s in level.body]
             level.before = [swap.visit(s) for s in level.before]
             level.guards = [(swap.visit(test), skip) for test, skip in level.guards]
+            for other in level.specs:
+                other.iterable = swap.visit(other.iterable)
 
 
 class _Swap(ast.NodeTransformer):

@@ -277,32 +277,48 @@ def take_rows(level: Level, sinks: Sinks, depth: int) -> None:
     for statement in level.before:
         if any(is_empty_list(statement, name) for name in sinks.rows):
             continue
-        made = container_made(statement, sinks)
-        if made is None:
+        made = containers_made(statement, sinks)
+        if not made:
             kept.append(statement)
-        else:
-            sinks.made.append((*made, depth))
+        sinks.made += [(*one, depth) for one in made]
     level.before = kept
 
 
-def container_made(node: ast.stmt, sinks: Sinks) -> tuple[str, list[ast.expr], str] | None:
-    """``D[a] = {}`` and its like, also behind ``if a not in D``."""
+Made = tuple[str, list[ast.expr], str]
+
+
+def containers_made(node: ast.stmt, sinks: Sinks) -> list[Made]:
+    """Find ``D[a] = {}``, ``D[a] = {"x": [], "y": []}`` and their like, also behind ``if a not in D``."""
     if isinstance(node, ast.If) and not node.orelse and len(node.body) == 1:
         test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.NotIn):
-            inner = container_made(node.body[0], sinks)
             over = sinks.path(test.comparators[0])
-            return inner if inner is not None and over is not None else None
-        return None
+            return containers_made(node.body[0], sinks) if over is not None else []
+        return []
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and callee(node.value).endswith(".setdefault"):
         place = sinks.path(node.value)
-        kind = container_kind(node.value.args[1]) if len(node.value.args) > 1 else ""
-        return (*place, kind) if place is not None and kind else None
+        return _made_at(place, node.value.args[1]) if len(node.value.args) > 1 else []
     if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.targets[0], ast.Subscript):
-        return None
-    place = sinks.path(node.targets[0])
-    kind = container_kind(node.value)
-    return (*place, kind) if place is not None and kind else None
+        return []
+    return _made_at(sinks.path(node.targets[0]), node.value)
+
+
+def _made_at(place: tuple[str, list[ast.expr]] | None, value: ast.expr) -> list[Made]:
+    """List the containers that an expression puts into a place, outermost first."""
+    if place is None:
+        return []
+    kind = container_kind(value)
+    if kind:
+        return [(*place, kind)]
+    if not isinstance(value, ast.Dict):
+        return []
+    found: list[Made] = [(*place, "dict")]
+    for key, inner in zip(value.keys, value.values, strict=True):
+        below = _made_at((place[0], [*place[1], key]), inner) if isinstance(key, ast.Constant) else []
+        if not below:
+            return []
+        found += below
+    return found
 
 
 def container_kind(node: ast.expr) -> str:

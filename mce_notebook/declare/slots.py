@@ -79,7 +79,9 @@ class Slot:
         if len(self.hints) == 1 and re.fullmatch(rf"{re.escape(self.base)}_\d+", self.hints[0]) and not self.constants:
             # The only result of a row needs no number.
             self.hints[0] = self.base
-        if not self.hints and (self.dims or not self.always):
+        silent = any(all(isinstance(v, ast.Constant) and v.value is None for v in site.values) for site in self.sites)
+        if silent and (self.dims or not self.always):
+            # Nothing written and None written would look alike.
             self.mark()
 
     def mark(self) -> None:
