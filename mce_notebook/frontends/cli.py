@@ -53,8 +53,7 @@ def main() -> None:
 
     \b
         mce run study.py                    run the loops of study.py, watch them
-        mce run study.py --on slurm         the same on a cluster
-        mce status study                    how far it is
+          mce status study                    how far it is
         mce errors study                    which points failed, and where in the grid
 
     In Python, `mce_notebook.open("study").dataset` is the result, while it runs and after.

@@ -73,7 +73,7 @@ def help_text() -> str:
 
 @magics_class
 class SweepMagics(Magics):
-    """Defaults of `%%sweep`, to be set in a configuration file or with `%config SweepMagics.on = "slurm"`."""
+    """Defaults of `%%sweep`, to be set in a configuration file or with `%config SweepMagics.order = "random"`."""
 
     on = Unicode("local", help="Cluster to run on.").tag(config=True)
     block = Bool(

@@ -105,7 +105,7 @@ def test_counts_add_up_and_running_points_are_seen(lab, sweep, failure):
     assert (found.done, found.failed, found.timeout, found.skipped, found.running, found.pending) == (1, 1, 1, 1, 4, 2)
     assert found.known == 4
     assert found.causes == {"boom": 1, "timeout after 1 s": 1}
-    assert "2 failed (boom 1, timeout after 1 s 1)" in found.text()
+    assert "2 failed (1 x boom, 1 x timeout after 1 s)" in found.text()
     assert Snapshot(sweep).dataset().status.values.tolist() == [2, 3, 5, 6, 1, 1, 1, 1, 0, 0]
 
 
