@@ -70,6 +70,14 @@ def write_payload(folder: Path, *pieces: bytes) -> Payload:
     return Payload(f"{folder.name}/{path.name}", 0, sum(map(len, pieces)), crc)
 
 
+def is_there(big: Path, payload: Payload) -> bool:
+    """Tell whether the file of a payload is long enough, which is all that can be seen without reading it."""
+    try:
+        return (big / payload.file).stat().st_size >= payload.offset + payload.length
+    except OSError:
+        return False
+
+
 def read_payload(big: Path | None, payload: Payload) -> memoryview:
     """Map the bytes of a payload under the folder `big` and verify their checksum.
 

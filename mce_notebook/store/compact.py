@@ -81,13 +81,15 @@ def _disjoint(found: Sequence[Found]) -> bool:
 def _groups(found: Iterable[Found]) -> list[list[Found]]:
     """Frames that may become one batch, those with a payload of their own alone."""
     groups: dict[tuple[Any, ...], list[list[Found]]] = {}
+    room: dict[tuple[Any, ...], int] = {}
     for frame in found:
         offset, batch, record = frame
         key = (*(record.get(name) for name in _IDENTITY), offset if "big" in record else None)
-        listed = groups.setdefault(key, [[]])
-        if sum(one.num_rows for _, one, _ in listed[-1]) + batch.num_rows > ROWS and listed[-1]:
-            listed.append([])
-        listed[-1].append(frame)
+        if room.get(key, 0) < batch.num_rows:
+            groups.setdefault(key, []).append([])
+            room[key] = ROWS
+        groups[key][-1].append(frame)
+        room[key] -= batch.num_rows
     return [group for listed in groups.values() for group in listed]
 
 

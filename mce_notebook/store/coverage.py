@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mce_notebook.declare.grid import Part, Status
+from mce_notebook.store.big import Payload, is_there
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Batch
@@ -55,6 +56,7 @@ class Cover:
     status: np.ndarray | None
     seconds: np.ndarray | float | None
     order: tuple[int, int, int]
+    big: list[Any] | None = None
 
 
 def known(sweep: SweepStore, declaration: Declaration) -> Known:
@@ -67,6 +69,9 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
     places = _Places(sweep, declaration)
     standing = Standing(size)
     for cover in covers(sweep, found.problems):
+        if cover.big is not None and not is_there(sweep.paths.big, Payload.from_json(cover.big)):
+            found.problems.append(f"{sweep.paths.big / cover.big[0]} is missing or short; its outcomes are lost")
+            continue
         recency = places.recency(cover.declaration)
         if recency is None:
             found.problems.append(
@@ -240,11 +245,12 @@ def _of_entry(epoch: int, entry: Entry) -> Cover:
     seconds = None if cover["seconds"] is None else cover["seconds"] / max(1, len(entry.index))
     order = (epoch, entry.segment, entry.start)
     number, version, generation = cover["declaration"], cover["version"], cover["generation"]
-    return Cover(number, version, generation, entry.index, entry.status, seconds, order)
+    return Cover(number, version, generation, entry.index, entry.status, seconds, order, cover.get("big"))
 
 
 def _of_batch(batch: Batch) -> Cover:
     spent: np.ndarray | float | None = batch.seconds
     if spent is None and batch.total is not None:
         spent = batch.total / max(1, len(batch))
-    return Cover(batch.declaration, batch.version, batch.generation, batch.index, batch.status, spent, batch.order)
+    number, version, big = batch.declaration, batch.version, batch.meta.get("big")
+    return Cover(number, version, batch.generation, batch.index, batch.status, spent, batch.order, big)

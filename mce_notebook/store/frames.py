@@ -39,7 +39,7 @@ class Frame:
         What is appended.
     cover : dict
         `declaration`, then `start` and `count` or `index` (int64 bytes); `status` (uint8 bytes) or None when all are
-        done; `seconds` in all; `generation`; `version`.
+        done; `seconds` in all; `generation`; `version`; `big`, where the outputs lie in a file of their own.
     """
 
     head: bytes
@@ -253,7 +253,7 @@ def spill(frame: Frame, folder: Path) -> Frame:
     kept = [(batch.schema.field(at), batch.column(at)) for at in ours]
     fields = [(one.name, array, {"role": one.metadata[b"role"].decode()}) for one, array in kept]
     head, body = pack(_batch(fields, batch.num_rows), record)
-    return Frame(head, body, frame.cover)
+    return Frame(head, body, frame.cover | {"big": record["big"]})
 
 
 @dataclass(eq=False)

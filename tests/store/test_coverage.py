@@ -11,7 +11,7 @@ from mce_notebook.declare.grid import Grid, Status, grid
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.coverage import known, todo, unknown
 from mce_notebook.store.declaration import Declaration
-from mce_notebook.store.frames import Failure, Frame, Outcomes, encode
+from mce_notebook.store.frames import Failure, Frame, Outcomes, encode, spill
 from mce_notebook.store.journal import Journal, claim_epoch
 from mce_notebook.store.merge import Standing
 from mce_notebook.store.reader import LogReader
@@ -96,6 +96,18 @@ def test_what_is_found_damaged_is_computed_again(sweep: SweepStore) -> None:
     assert [len(batch) for batch in reader.poll()] == [100]
     assert reader.problems
     assert counts(known(sweep, sweep.declaration(1)).status) == {DONE: 100, PENDING: 900}
+
+
+def test_outcomes_whose_payload_is_gone_are_computed_again(sweep: SweepStore) -> None:
+    append(sweep, [spill(frame, sweep.paths.big_epoch(1)) for frame in block(0, 100)], block(100, 100))
+    assert counts(known(sweep, sweep.declaration(1)).status) == {DONE: 200, PENDING: 800}
+    (file,) = sweep.paths.big_epoch(1).iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    for _ in range(2):
+        found = known(sweep, sweep.declaration(1))
+        assert counts(found.status) == {DONE: 100, PENDING: 900}
+        assert "is missing or short" in found.problems[0]
+        sweep.paths.coverage(1).unlink(missing_ok=True)
 
 
 def test_extension_reuses_what_exists(sweep: SweepStore) -> None:
