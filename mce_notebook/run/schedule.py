@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mce_notebook.plan import Block, Plan
 
 if TYPE_CHECKING:
@@ -209,12 +207,3 @@ def without(block: Block, point: int) -> list[Block]:
         else:
             ranges.append((start, stop))
     return [Block(tuple(ranges))] if ranges else []
-
-
-def points(blocks: Iterable[Block], size: int) -> np.ndarray:
-    """Return bool[size], True at the listed indices that `blocks` hold."""
-    mask = np.zeros(size, dtype=bool)
-    for block in blocks:
-        for start, stop in block.ranges:
-            mask[start:stop] = True
-    return mask

@@ -1,0 +1,146 @@
+"""Decisions of a running sweep: probes, suspects, verdicts, limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mce_notebook.declare.grid import grid
+from mce_notebook.plan import Block, Plan
+from mce_notebook.run.protocol import BlockResult
+from mce_notebook.run.schedule import (
+    BLOCK_SECONDS,
+    EACH_SECONDS,
+    EAGER_SECONDS,
+    LOST_TIMES,
+    PROBE_SECONDS,
+    Job,
+    Pace,
+    Schedule,
+    single,
+    without,
+)
+
+
+def schedule(size: int = 100, **options: object) -> Schedule:
+    return Schedule(Plan(grid(x=range(size)), None), **options)  # type: ignore[arg-type]
+
+
+def take(found: Schedule) -> Job:
+    job = found.next(1)
+    assert job is not None
+    return job
+
+
+def result(done: int, *left: Block, **told: object) -> BlockResult:
+    return BlockResult([], done, left, seconds=done * 1e-4, nbytes=8 * done, **told)  # type: ignore[arg-type]
+
+
+def test_the_first_block_is_a_probe_that_stops_early() -> None:
+    found = schedule()
+    first = take(found)
+    assert (first.each, first.budget) == (True, PROBE_SECONDS)
+    head, rest = first.block.split(1)
+    found.returned(first, result(head.count, rest))
+    second = take(found)
+    assert (second.each, second.budget) == (False, BLOCK_SECONDS)
+
+
+def test_slow_points_are_timed_one_by_one_and_long_blocks_wait_in_the_host() -> None:
+    found = schedule(pace=Pace(seconds=EACH_SECONDS))
+    assert take(found).each
+    assert found.eager
+    assert not schedule(pace=Pace(seconds=EAGER_SECONDS)).eager
+
+
+def test_pace_forgets_by_half() -> None:
+    pace = Pace()
+    pace.measured(0, 1.0, 1.0)
+    assert pace.seconds is None
+    pace.measured(10, 10.0, 80.0)
+    pace.measured(10, 30.0, 80.0)
+    assert (pace.seconds, pace.nbytes) == (2.0, 8.0)
+
+
+def test_a_point_that_kills_its_slot_travels_alone_and_is_given_up_in_the_end() -> None:
+    found = schedule(10)
+    job = take(found)
+    point = int(job.block.indices()[0])
+    rest = without(job.block, point)
+    verdicts = found.returned(job, result(0, job.block, lost=True, killed_point=point))
+    assert verdicts == []
+    for _ in range(LOST_TIMES - 2):
+        alone = take(found)
+        assert alone.block == single(point)
+        assert found.returned(alone, result(0, alone.block, lost=True, killed_point=point)) == []
+    alone = take(found)
+    (verdict,) = found.returned(alone, result(0, alone.block, lost=True, killed_point=point))
+    assert verdict.point == point
+    assert "SIGKILL" in verdict.reason
+    assert (found.outcomes, found.failures) == (1, 1)
+    assert found.remaining == 9
+    assert rest
+
+
+def test_a_lost_block_is_halved_until_the_point_is_known() -> None:
+    found = schedule(64, pace=Pace(1e-6, 8.0))
+    deadly, sent, verdicts, alive = 13, 0, [], set()
+    while (job := found.next(1)) is not None:
+        sent += 1
+        assert sent < 100
+        if deadly in job.block.indices():
+            verdicts += found.vanished(job)
+        else:
+            alive |= set(job.block.indices().tolist())
+            found.returned(job, result(job.block.count))
+    assert [verdict.point for verdict in verdicts] == [deadly]
+    assert alive == set(range(64)) - {deadly}
+    assert found.finished
+
+
+def test_retries_are_counted_for_each_point() -> None:
+    found = schedule(retries=2)
+    assert [found.again(7), found.again(7), found.again(7), found.again(8)] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcomes", "failures", "stops"),
+    [
+        (None, 100, 100, False),
+        (0, 5, 1, True),
+        (0, 5, 0, False),
+        (3, 100, 3, False),
+        (3, 4, 4, True),
+        (0.2, 10, 10, False),
+        (0.2, 20, 5, True),
+        (0.2, 100, 20, False),
+        (0.2, 100, 21, True),
+    ],
+)
+def test_max_failures(limit: float | None, outcomes: int, failures: int, stops: bool) -> None:
+    found = schedule(max_failures=limit)
+    found.outcomes, found.failures = outcomes, failures
+    assert found.too_many_failures is stops
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), max_size=8), st.integers(0, 300))
+def test_without_takes_out_one_point(steps: list[tuple[int, int]], point: int) -> None:
+    ranges, at = [], 0
+    for gap, length in steps:
+        ranges.append((at + gap, at + gap + length))
+        at += gap + length + 1
+    block = Block(tuple(ranges))
+    left = [int(i) for part in without(block, point) for i in part.indices()]
+    assert left == [int(i) for i in block.indices() if i != point]
+    assert all(part.count for part in without(block, point))
+
+
+def test_a_job_put_back_is_handed_out_again() -> None:
+    found = schedule(8)
+    job = take(found)
+    found.put_back(job)
+    assert found.remaining == 8
+    seen: list[int] = []
+    while (job_ := found.next(1)) is not None:
+        seen += job_.block.indices().tolist()
+    assert np.array_equal(sorted(seen), np.arange(8))
