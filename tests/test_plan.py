@@ -42,7 +42,7 @@ def test_blocks_split(block: Block, k: int) -> None:
     assert block.indices().tolist() == [index for start, stop in block.ranges for index in range(start, stop)]
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(shapes, min_size=1, max_size=3),
     st.sampled_from(ORDERS),
@@ -97,7 +97,7 @@ def test_guarded_points_are_left_out() -> None:
 # Coverage
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple), st.data())
 def test_every_prefix_covers_every_axis_evenly(shape: tuple[int, ...], data: st.DataObject) -> None:
     design = shaped(shape)

@@ -42,7 +42,7 @@ expressions = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     expressions,
     st.lists(st.integers(-4, 4) | st.sampled_from([2**40, 2**62, -(2**63)]), min_size=1, max_size=4, unique=True),
