@@ -28,14 +28,12 @@ class Lowering:
         # Writes at the end of the body need no variable: their values are returned as they stand.
         while body and isinstance(body[-1], Write):
             write = body[-1]
-            slot, _ = self.outline.slot_of(write)
-            if len(slot.sites) > 1 or slot.dims:
+            found = self.outline.slot_of(write)
+            if found is None or len(found[0].sites) > 1 or found[0].dims:
                 break
+            self._inline.update(zip(found[0].outputs, found[1].values, strict=True))
             tail.append(write)
             body.pop()
-        for write in tail:
-            slot, site = self.outline.slot_of(write)
-            self._inline.update(zip(slot.outputs, site.values, strict=True))
         begun = [line for slot in self.outline.slots for line in self._begin(slot, last)]
         return [*begun, *self._block(body), self._return(tail[0] if tail else last)]
 
@@ -68,10 +66,11 @@ class Lowering:
         return [node]
 
     def _write(self, node: Write) -> list[ast.stmt]:
-        slot, site = self.outline.slot_of(node)
-        pairs = zip(slot.outputs, site.values, strict=True)
-        if not slot.outputs:
+        found = self.outline.slot_of(node)
+        if found is None or not found[0].outputs:
             return [ast.copy_location(ast.Pass(), node)]
+        slot, site = found
+        pairs = zip(slot.outputs, site.values, strict=True)
         if not slot.dims:
             return [_assign(name, value, node) for name, value in pairs]
         return [_append(name, value, node) for name, value in pairs]

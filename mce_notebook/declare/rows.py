@@ -83,6 +83,8 @@ class _Rebuilding:
         self._prepare(container)
         if isinstance(container, np.ndarray):
             container = self._grown(container, slots)
+        if len(slots) == 1 and slots[0].put_all(container):
+            return container
         for k in range(len(self.done)):
             for slot in slots:
                 slot.put(container, k)
@@ -183,6 +185,38 @@ class _Slot:
         self.computed = '"output"' in json.dumps(record["path"])
         self.op = record["op"]
         self._value = _value(owner, record["value"], self.outputs)
+
+    def put_all(self, container: Any) -> bool:
+        """Write everything at once where the place is plain; tell whether it was."""
+        if self.looped or self.computed or not self.record["always"] or len(self.path) > 1:
+            return False
+        values = _whole(self.owner, self.record["value"], self.outputs)
+        if values is None:
+            return False
+        if not self.path:
+            if self.op != "append" or not isinstance(container, list):
+                return False
+            container.extend(values)
+            return True
+        keys = _whole(self.owner, self.record["path"][0], self.outputs)
+        if keys is None or self.op != "set":
+            return False
+        if isinstance(container, dict):
+            container.update(zip(keys, values, strict=True))
+            return True
+        return self._scatter(container, list(values))
+
+    def _scatter(self, container: Any, values: list[Any]) -> bool:
+        """Set elements of an array by their positions."""
+        step = self.record["path"][0]
+        parts = step.get("tuple", [step])
+        if not isinstance(container, np.ndarray) or len(parts) != container.ndim or not values:
+            return False
+        if not all("position" in part for part in parts):
+            return False
+        index = [np.array(self.owner.position(part["position"])) + part["start"] for part in parts]
+        container[tuple(index)] = values
+        return True
 
     def places(self) -> Iterator[tuple[int, list[int]]]:
         """Dimensions of an array and the positions written along them."""
@@ -297,6 +331,31 @@ def _value(
         return lambda k: slice(None)
     place = _place(owner, template)
     return (lambda k: place(k[0])) if turn else place
+
+
+def _whole(owner: _Rebuilding, template: Template, outputs: Sequence[Any]) -> Sequence[Any] | None:
+    """Return what `_value` gives for all points, column by column; None where only it can."""
+    if "output" in template:
+        column: Sequence[Any] = outputs[template["output"]]
+        return column
+    if "axis" in template:
+        return owner.axis(template["axis"])
+    if "position" in template and not template["start"]:
+        return owner.position(template["position"])
+    if "constant" in template:
+        return [template["constant"]] * len(owner.done)
+    if "tuple" not in template and ("dict" not in template or any(k is None for k, _ in template["dict"])):
+        return None
+    pairs: list[Any] = [({}, t) for t in template["tuple"]] if "tuple" in template else template["dict"]
+    parts = [_whole(owner, t, outputs) for _, t in pairs]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not parts:
+        return None
+    rows = list(zip(*known, strict=True))
+    if "tuple" in template:
+        return rows
+    keys = [key.get("constant") for key, _ in pairs]
+    return [dict(zip(keys, row, strict=True)) for row in rows] if all("constant" in k for k, _ in pairs) else None
 
 
 def _dictionary(pairs: Sequence[tuple[Callable[[Any], Any] | None, Callable[[Any], Any]]]) -> Callable[[Any], Any]:

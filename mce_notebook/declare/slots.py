@@ -171,9 +171,9 @@ class Outline:
         if self.slots and not any(slot.hints for slot in self.slots):
             self.slots[0].mark()
 
-    def slot_of(self, write: Write) -> tuple[Slot, "Site"]:
-        """Return the slot a statement fills, and what it fills it with."""
-        return next((slot, site) for slot in self.slots for site in slot.sites if site.write is write)
+    def slot_of(self, write: Write) -> tuple[Slot, "Site"] | None:
+        """Return the slot a statement fills and what it fills it with, None where control never gets."""
+        return next(((slot, site) for slot in self.slots for site in slot.sites if site.write is write), None)
 
     def _block(self, statements: Sequence[ast.stmt], state: "_State") -> "_State | None":
         for statement in statements:

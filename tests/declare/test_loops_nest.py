@@ -302,3 +302,18 @@ def test_array_grows_with_an_extended_grid():
     grid = bound.grid.extended(a=[9])
     array = rebuild(bound.sinks, "Z", grid, np.arange(3), {"Z": [10, 12, 18]})
     assert array.tolist() == [10, 12, 18]
+
+
+def test_writes_after_a_raise_are_no_results():
+    nest = read(
+        "rows = []\nfor n in [1, 2]:\n    if n > 1:\n        raise ValueError(n)\n        rows.append('never')\n    rows.append(f(n))\n"
+    )
+    assert nest.outputs == ("rows",)
+
+
+def test_rows_of_many_points_are_quick():
+    bound = bind("rows = []\nfor a in range(1000):\n    for b in range(300):\n        rows.append((a, b, f(a, b)))\n")
+    values = list(range(300_000))
+    rows = rebuild(bound.sinks, None, bound.grid, np.arange(300_000), {bound.outputs[0]: values})
+    assert rows[301] == (1, 1, 301)
+    assert len(rows) == 300_000
