@@ -1,7 +1,9 @@
 """Execute notebooks from first cell to last, each with a store of its own."""
 
 import argparse
+import base64
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -14,6 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from PIL import Image
 from traitlets.config import Config
 
 from mce_notebook.run.client import HostHandle, stop_host
@@ -84,17 +87,30 @@ def execute(notebook: Path, folder: Path, *, reduced: bool, timeout: int = 900) 
 
 
 def without_noise(book: NotebookNode) -> NotebookNode:
-    """Take out of an executed notebook what differs from run to run and is no result: times, widget state, warnings."""
+    """Take out of an executed notebook what is no result: times, warnings, and views of a store that readers lack."""
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
         cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
         for output in cell.outputs:
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            data = output.get("data", {})
+            if data.pop("application/vnd.mce.sweep+json", None) and "image/png" in data:
+                # The HTML holds the same picture once more, and not every reader of notebooks shows it.
+                data.pop("text/html", None)
+            if "image/png" in data:
+                data["image/png"] = with_fewer_colours(data["image/png"])
     book.metadata.pop("widgets", None)
     book.metadata["language_info"] = {"name": "python"}
     return book
+
+
+def with_fewer_colours(png: str) -> str:
+    """Return a picture (base64) with 96 colours, which is a third of its size and looks the same."""
+    packed = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(96, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 def save(executed: Path, notebook: Path) -> None:
