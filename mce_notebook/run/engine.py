@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
-from mce_notebook.run.schedule import Job, Verdict
+from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
 from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import covered, spans
 from mce_notebook.run.writer import Writer
@@ -221,6 +221,8 @@ class Engine:
             self._fail(error)
         else:
             self._take(work, self._kept(work, job, result), work.schedule.returned(job, result))
+            if work.schedule.stillborn >= STILLBORN_TIMES:
+                self._fail(RunError(result.reason))
         if (self._planning or work is not self._work) and work.schedule.remaining > before:
             # What is left of a block of an earlier plan: found again by asking the store what is missing.
             self._missed = True

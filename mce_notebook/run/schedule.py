@@ -20,6 +20,9 @@ EACH_SECONDS = 1e-3
 EAGER_SECONDS = 5.0
 # An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing.
 LOST_TIMES = 3
+# What a supervisor says when a slot dies before it has begun; so often in a row, and the sweep stops with that.
+NO_SLOT = "no slot could be started"
+STILLBORN_TIMES = 6
 # A share of failures means nothing before this many outcomes.
 FEWEST_OUTCOMES = 20
 
@@ -86,6 +89,7 @@ class Schedule:
     flying: dict[int, Job] = field(default_factory=dict)
     outcomes: int = 0
     failures: int = 0
+    stillborn: int = 0
     _suspects: deque[Block] = field(default_factory=deque)
     _losses: dict[int, int] = field(default_factory=dict)
     _kills: dict[int, int] = field(default_factory=dict)
@@ -142,6 +146,13 @@ class Schedule:
         self.outcomes += result.done
         self.failures += result.failed
         rest = list(result.leftover)
+        if result.done:
+            self.stillborn = 0
+        elif result.lost and result.reason.startswith(NO_SLOT):
+            # No point was reached, so none is to blame.
+            self.stillborn += 1
+            self._give_back(rest)
+            return []
         if result.lost:
             return self._lost(rest, result.killed_point)
         self._give_back(rest)

@@ -470,6 +470,17 @@ def test_code_that_may_not_be_loaded_stops_the_sweep_with_the_reason() -> None:
     assert not ledger.log
 
 
+def test_slots_that_never_start_stop_the_sweep_and_record_nothing() -> None:
+    class Barren(UnsteadyPool):
+        def _compute(self, task: Task, block: Block, budget: float | None) -> BlockResult:
+            return BlockResult([], 0, (block,), lost=True, reason="no slot could be started: exit status 1")
+
+    ledger = MemoryLedger([100])
+    assert drive(ledger, Barren()) == "stopped"
+    assert "no slot could be started" in ledger.beats[-1]["message"]
+    assert not ledger.log
+
+
 def test_a_store_out_of_reach_for_a_while_is_borne() -> None:
     class Shaky(MemoryLedger):
         looks = 0

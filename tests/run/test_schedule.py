@@ -14,6 +14,7 @@ from mce_notebook.run.schedule import (
     EAGER_SECONDS,
     LOST_TIMES,
     PROBE_SECONDS,
+    STILLBORN_TIMES,
     Job,
     Pace,
     Schedule,
@@ -96,6 +97,19 @@ def test_a_lost_block_is_halved_until_the_point_is_known() -> None:
     assert [verdict.point for verdict in verdicts] == [deadly]
     assert alive == set(range(64)) - {deadly}
     assert found.finished
+
+
+def test_slots_that_do_not_start_blame_no_point() -> None:
+    found = schedule(10)
+    for times in range(1, STILLBORN_TIMES + 1):
+        job = take(found)
+        left = BlockResult([], 0, (job.block,), lost=True, reason="no slot could be started: exit status 1")
+        assert found.returned(job, left) == []
+        assert found.stillborn == times
+    assert found.remaining == 10
+    job = take(found)
+    found.returned(job, result(1, *without(job.block, int(job.block.indices()[0]))))
+    assert found.stillborn == 0
 
 
 def test_retries_are_counted_for_each_point() -> None:
