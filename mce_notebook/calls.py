@@ -69,6 +69,7 @@ def read_call(
         dims=dict(chosen.dims),
         constants=constants,
         depends=chosen.depends,
+        shared=points.shared,
     )
     return Proposal(experiment, points, chosen, "function", cell=_source(fn), adopt=adopt, replace=replace)
 
@@ -103,7 +104,13 @@ def read_cell(
             execute(nest.head)
     bound = nest.bind(namespace)
     experiment = from_nest(
-        bound, namespace, name=name, seed=options.seed, dims=dict(options.dims), depends=options.depends
+        bound,
+        namespace,
+        name=name,
+        seed=options.seed,
+        dims=dict(options.dims),
+        depends=options.depends,
+        shared=bound.grid.shared,
     )
     drawn = ("global RNG: each point gets its own stream",) if experiment.global_rng == "seeded" else ()
     offers = [_offered(offer, text) for offer in nest.offers]

@@ -1,0 +1,381 @@
+"""The handle a user holds on one sweep: its data while it runs and after, and what can be asked of it."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mce_notebook.declare import bundle
+from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.options import Options
+from mce_notebook.errors import HostError, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
+from mce_notebook.launch import Launched, Proposal, launch, start
+from mce_notebook.store.catalog import SweepStore
+from mce_notebook.store.declaration import Declaration
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mce_notebook.declare.experiment import Experiment
+    from mce_notebook.view.dataset import Snapshot
+    from mce_notebook.view.failures import Failures
+    from mce_notebook.view.progress import Meter, Progress
+
+# While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
+LISTEN_SECONDS = 0.5
+RUNNING = ("queued", "starting", "running", "draining")
+
+
+class Sweep:
+    """One sweep: its data while it runs and after, and what can be asked of it.
+
+    You get one from a `%%sweep` cell, from `sweep`, or from `open`; the handle reads the store, so it is never out of
+    date and any number of them may exist.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the store.
+    """
+
+    def __init__(self, store: SweepStore, *, experiment: "Experiment | None" = None, launched: Launched | None = None):
+        self._store = store
+        self._experiment = experiment
+        self._launched = launched
+        self._number = launched.declaration.number if launched is not None else None
+        self._followed: Declaration | None = None
+        self._snapshot: Snapshot | None = None
+        self._meter: Meter | None = None
+        self._revived: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self._store.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all of it."""
+        return self._store.paths.folder
+
+    @property
+    def grid(self) -> Grid:
+        """The latest declared grid."""
+        return self._declaration().grid
+
+    @property
+    def launched(self) -> Launched | None:
+        """What running the cell or calling `sweep` set off; None for a handle from `open`."""
+        return self._launched
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    @property
+    def dataset(self) -> "xr.Dataset":
+        """What is known now, as an `xarray.Dataset`: user's coordinates, outputs, and `status` per point.
+
+        NaN where not yet known. Reading it never waits and never fails while the sweep runs.
+        """
+        return self._view().dataset()
+
+    @property
+    def outcomes(self) -> "xr.Dataset":
+        """How each point was computed: seconds, worker, attempt, version, on the dims of `dataset`."""
+        return self._view().outcomes()
+
+    @property
+    def failures(self) -> "Failures":
+        """The points that raised, were killed or timed out: coordinates, cause, and the regions they fill."""
+        from mce_notebook.view.failures import Failures
+
+        return Failures.of(self._view())
+
+    @property
+    def progress(self) -> "Progress":
+        """Points done, failed and pending, rate and ETA."""
+        from mce_notebook.view.progress import Meter, Progress
+
+        if self._meter is None:
+            self._meter = Meter()
+        return Progress.of(self._store, self._view(), self._meter)
+
+    @property
+    def state(self) -> str:
+        """queued, running, paused, done, cancelled, stopped or interrupted."""
+        return str(self.progress.state)
+
+    def result(self, *, stale: bool = False, timeout: float | None = None) -> "xr.Dataset":
+        """Wait until every point that will run has run, then return the dataset.
+
+        Parameters
+        ----------
+        stale : bool
+            Accept values that an older version of the code computed.
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Raises
+        ------
+        SweepStopped
+            If it was cancelled, paused, or stopped by `max_failures` before all points were computed.
+        StaleResults
+            If expensive stale points were held back.
+        TimeoutError
+            If `timeout` passes first.
+        """
+        progress = self.wait(timeout)
+        if progress.state in ("cancelled", "paused", "stopped", "interrupted") and progress.pending:
+            raise SweepStopped(
+                f"`{self.name}` is {progress.state} with {progress.pending:,} of {progress.total:,} points not computed"
+                f"{': ' + progress.message if progress.message else ''}. `{self.name}.resume()` goes on; "
+                f"`{self.name}.dataset` is what is known so far."
+            )
+        if progress.stale and not stale:
+            raise StaleResults(
+                f"{progress.stale:,} points of `{self.name}` were computed by an older version of the code"
+                f"{self._why()}. Run the cell with `--rerun stale` to compute them again, or take them as they are "
+                f"with `{self.name}.result(stale=True)`."
+            )
+        return self.dataset
+
+    def wait(self, timeout: float | None = None) -> "Progress":
+        """Wait until the sweep stops running, for whatever reason, and return its progress.
+
+        Interrupting the wait (Ctrl-C, the stop button) stops only the waiting.
+
+        Raises
+        ------
+        TimeoutError
+            If `timeout` seconds pass first.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            progress = self.progress
+            if progress.state == "interrupted" and self._revive():
+                continue
+            if progress.state not in RUNNING:
+                return progress
+            left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
+            if left <= 0:
+                raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
+            self._listen(left)
+
+    def rows(self, sink: str | None = None) -> Any:
+        """Return what the plain loops would have built: the list, array or dict named `sink`.
+
+        Points that failed are left out of lists and keep the fill value in arrays.
+
+        Parameters
+        ----------
+        sink : str, optional
+            Needed when the loops filled several.
+        """
+        from mce_notebook.view.rows import rows
+
+        return rows(self._view(), sink)
+
+    def log(self, **labels: Any) -> str:
+        """Return the last output (64 KiB at most) that the point at `labels` printed."""
+        return self._view().output(self.grid.index(**labels))
+
+    def artifacts(self, **labels: Any) -> list[Path]:
+        """Return the files the point at `labels` left in `mce.scratch()`."""
+        return self._store.artifacts(self.grid.index(**labels))
+
+    def seal(self) -> Path:
+        """Freeze the finished dataset as Zarr with checksums; return its folder, named by its content.
+
+        Raises
+        ------
+        IncompleteGrid
+            If points are missing.
+        """
+        from mce_notebook.view.sealing import seal
+
+        return seal(self._view())
+
+    # -- doing ---------------------------------------------------------------------------------------------------
+
+    def replay(self, **labels: Any) -> Any:
+        """Compute one point again, here, with the stream it had; what it raises reaches you and your debugger.
+
+        Nothing is recorded. ::
+
+            recovery.replay(n=100, delta=.1, rho=.9, replicate=3)
+
+        Raises
+        ------
+        GridError
+            If there is no such point.
+        UntrustedCode
+            If the code is not this user's and was not declared in this kernel.
+        """
+        from mce_notebook.run.replay import replay
+
+        experiment, grid = self._live_experiment(), self._live_grid()
+        with bundle.active(experiment):
+            return replay(experiment, grid, grid.index(**labels))
+
+    def extend(self, **values: Any) -> "Sweep":
+        """Add labels to axes, or an axis over a constant; only the new points are computed.
+
+        Parameters
+        ----------
+        **values
+            New labels by axis, e.g. ``n=[400]``; a name that was a constant becomes an axis.
+
+        Returns
+        -------
+        Sweep
+            This sweep.
+        """
+        return self._declare(self._live_grid().extended(**values), joins=True)
+
+    def rerun(self, what: str = "failed", **labels: Any) -> "Sweep":
+        """Compute points again: the failed ones, the stale ones, all, or those at `labels`.
+
+        Old outcomes stay in the store; the view shows the newest.
+
+        Parameters
+        ----------
+        what : {"failed", "stale", "all"}
+            Which, when no labels are given.
+        **labels
+            A label or a list of labels by axis.
+        """
+        if labels:
+            selection = {name: list(v) if isinstance(v, list | tuple) else [v] for name, v in labels.items()}
+            return self._declare(self._live_grid(), joins=True, selection=selection)
+        return self._declare(self._live_grid(), joins=True, rerun=what)
+
+    def cancel(self) -> None:
+        """Stop within two seconds and keep what is done."""
+        self._ask("cancel")
+
+    def pause(self) -> None:
+        """Let the blocks under way finish, then wait for `resume`."""
+        self._ask("pause")
+
+    def resume(self) -> "Sweep":
+        """Go on with what is not computed yet, on the cluster of the latest declaration."""
+        start(self._store, self._declaration())
+        return self
+
+    def remove(self) -> None:
+        """Stop the sweep and delete its folder with everything in it."""
+        if self.state in RUNNING:
+            self.cancel()
+            self.wait(timeout=30)
+        self._store.remove()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _declaration(self) -> Declaration:
+        """Return the declaration this handle follows: its own kernel's, else the store's latest.
+
+        Frozen once written, hence read once.
+        """
+        number = self._number if self._number is not None else max(self._store.numbers(), default=None)
+        if number is None:
+            raise UnknownSweep(f"`{self.name}` was never declared completely; run its cell.")
+        if self._followed is None or self._followed.number != number:
+            self._followed = self._store.declaration(number)
+        return self._followed
+
+    def _view(self) -> "Snapshot":
+        from mce_notebook.view.dataset import Snapshot
+
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self._store, self._number)
+        self._snapshot.update()
+        return self._snapshot
+
+    def _live_experiment(self) -> "Experiment":
+        if self._experiment is None:
+            self._experiment = self._loaded()[0]
+        return self._experiment
+
+    def _live_grid(self) -> Grid:
+        """Return the declared grid with the objects its axes may hold."""
+        grid = self._declaration().grid
+        if all(c.values is not None for part in grid.parts for axis in part.axes for c in axis.coordinates):
+            return grid
+        return grid.with_object_values(self._loaded()[1])
+
+    def _loaded(self) -> tuple["Experiment", dict[str, Any]]:
+        declaration = self._declaration()
+        try:
+            return bundle.load(self._store.code_folder(declaration.code), self._store.paths.objects, stay=False)
+        except UntrustedCode as error:
+            raise UntrustedCode(
+                f"The code of `{self.name}` was written by somebody else, so it is not run here. Run its cell in this "
+                f"kernel, or say `mce trust {self.name}` if you know where it comes from."
+            ) from error
+
+    def _declare(self, grid: Grid, *, joins: bool, rerun: str | None = None, selection: Any = None) -> "Sweep":
+        before = self._declaration()
+        options = Options.from_json({**before.options, "rerun": rerun})
+        info = {"notes": before.notes, "sinks": before.sinks, "tail": before.tail}
+        proposal = Proposal(
+            self._live_experiment(),
+            grid,
+            options,
+            before.kind,
+            before.cell,
+            before.notebook,
+            info,
+            joins=joins,
+            selection=selection,
+        )
+        self._launched = launch(proposal, self._store.paths.folder.parent)
+        self._number = self._launched.declaration.number
+        self._snapshot = None
+        return self
+
+    def _ask(self, verb: str) -> None:
+        # The intent is the order; the host only has to look. Telling it the verb as well would let a request that it
+        # reads late overrule an intent that came after.
+        self._store.add_intent(verb, by="you")
+        host = self._host()
+        if host is not None:
+            host.request({"verb": "run", "store": str(self._store.paths.folder.parent), "name": self.name})
+            host.close()
+
+    def _host(self) -> Any:
+        from mce_notebook.run.client import find_host, launch_for
+
+        options = Options.from_json(self._declaration().options)
+        return None if options.on == "inline" else find_host(launch_for(options))
+
+    def _listen(self, seconds: float) -> None:
+        host = self._host()
+        if host is None:
+            time.sleep(min(seconds, 0.05))
+            return
+        try:
+            host.wait_change(seconds)
+        except HostError:
+            # The host died; the next look at the store says so and `_revive` acts on it.
+            time.sleep(0.01)
+        finally:
+            host.close()
+
+    def _revive(self) -> bool:
+        """Start a host again for a sweep whose host died, once for each epoch that was lost."""
+        epoch = self._store.last_epoch()
+        if self._launched is None or epoch in self._revived or self._declaration().options.get("on") == "inline":
+            return False
+        self._revived.add(epoch)
+        start(self._store, self._declaration())
+        return True
+
+    def _why(self) -> str:
+        reasons = self._launched.reasons if self._launched is not None else ()
+        return f" ({', '.join(reasons)})" if reasons else ""
+
+    def __repr__(self) -> str:
+        return f"<sweep {self.name}: {self.progress.text()}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from mce_notebook.view.mime import bundle
+
+        return bundle(self._store, self._view())
