@@ -207,7 +207,8 @@ class Binding:
             entries.append(
                 {"name": base, "template": template, "made": made, "slots": [_slot(s, positions) for s in own]}
             )
-        return {"sinks": entries, "levels": self._level_ends()}
+        guards = itertools.accumulate(len(level.guards) for level in self.reading.levels)
+        return {"sinks": entries, "levels": self._level_ends(), "guards": list(guards)}
 
     def _order(self, outline: Outline, slot: Slot) -> int:
         return next(n for n, other in enumerate(outline.slots) if other.base == slot.base)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.parts import Part
 from mce_notebook.errors import ViewError
 
 Make = Callable[[int], Any]
@@ -145,13 +146,9 @@ class _Rebuilding:
         made = self.entry["made"]
         if not made:
             return
-        mask = self.grid.mask()
-        alive = np.arange(self.grid.size) if mask is None else np.flatnonzero(mask)
         for item in made:
-            axes = self.record["levels"][item["depth"] - 1]
-            inner = math.prod(self.grid.parts[0].shape[axes:])
-            _, firsts = np.unique(alive // inner, return_index=True)
-            point = _Rebuilding(self.record, self.entry, self.grid, alive[firsts], {})
+            firsts = self._reached(item["depth"])
+            point = _Rebuilding(self.record, self.entry, self.grid, firsts, {})
             point._groups = self._groups
             path = [_key(point, step) for step in item["path"]]
             for k in range(len(firsts)):
@@ -159,6 +156,17 @@ class _Rebuilding:
                 for step in path[:-1]:
                     node = step(node, k)
                 path[-1].create(node, k, item["kind"])
+
+    def _reached(self, depth: int) -> npt.NDArray[np.int64]:
+        """First point of every combination of the outer loops that gets past their own guards."""
+        axes, guards = self.record["levels"][depth - 1], self.record["guards"][depth - 1]
+        found = []
+        for part in self.grid.parts:
+            outer = Grid((Part(part.axes[:axes], part.guards[:guards]),))
+            mask = outer.mask()
+            kept = np.arange(outer.size) if mask is None else np.flatnonzero(mask)
+            found.append(self._start(part) + kept * math.prod(part.shape[axes:]))
+        return np.concatenate(found)
 
     def _grown(self, array: npt.NDArray[Any], slots: Sequence["_Slot"]) -> npt.NDArray[Any]:
         """Return the array with room for values by which the grid was extended."""
