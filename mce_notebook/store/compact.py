@@ -72,8 +72,8 @@ def _disjoint(found: Sequence[Found]) -> bool:
     # Frames are ranked by their place in the log; a batch has one place, so it may not hold a point twice.
     places = [(record["declaration"], _index(batch, record)) for _, batch, record in found]
     for number in {declaration for declaration, _ in places}:
-        index = np.concatenate([listed for declaration, listed in places if declaration == number])
-        if len(np.unique(index)) < len(index):
+        index = np.sort(np.concatenate([listed for declaration, listed in places if declaration == number]))
+        if np.any(index[1:] == index[:-1]):
             return False
     return True
 
