@@ -69,11 +69,11 @@ class Causes:
         return known[0]
 
 
-def killed(cause: str, *, where: Where, output: str, status: Status = Status.KILLED) -> Failure:
-    """Return the failure of a point whose slot had to die, or died by itself."""
+def killed(cause: str, *, where: Where, output: str, kind: str = "", status: Status = Status.KILLED) -> Failure:
+    """Return the failure of a point whose slot had to die, or died by itself; `kind` is short: SIGSEGV, MemoryLimit."""
     return Failure(
         status=status,
-        type="",
+        type=kind,
         message=cause,
         traceback=_dumped(output),
         output=output,
@@ -129,6 +129,14 @@ def exit_cause(returncode: int) -> str:
         return f"killed by signal {-returncode}"
     words = signal.strsignal(-returncode)
     return f"killed by {name} ({words.lower()})" if words else f"killed by {name}"
+
+
+def exit_kind(returncode: int) -> str:
+    """Return the short name of how a process ended: of the signal, or `Exit`."""
+    try:
+        return "Exit" if returncode >= 0 else signal.Signals(-returncode).name
+    except ValueError:
+        return "Signal"
 
 
 def size(nbytes: float) -> str:

@@ -62,6 +62,11 @@ class Child:
                     pass_fds=arguments[:2],
                     start_new_session=True,
                 )
+            except OSError:
+                ours.close()
+                os.close(out)
+                self.page.close()
+                raise
             finally:
                 os.close(out_theirs)
         self.connection = Connection(ours.detach())

@@ -29,6 +29,7 @@ __all__ = ["BlockResult", "Supervisor", "Task", "default_memory"]
 _POLL = 0.03
 _KEPT = 2
 _STARTS = 3
+_PAUSE = 0.5
 
 
 @dataclass
@@ -50,7 +51,7 @@ class _Run:
     nbytes: int = 0
     entering: Entering | None = None
     printed: int = 0
-    verdict: tuple[Status, str] | None = None
+    verdict: tuple[Status, str, str] | None = None
     blamed: State | None = None
     cancelled: bool = False
 
@@ -136,7 +137,9 @@ class Supervisor:
     def warm(self, cores: int = 1) -> None:
         """Start a spare slot; it warms up by itself."""
         if self._spare is None and not self._closed:
-            self._spare = Child(cores=cores, nice=self._nice)
+            # Not having one only costs the next version some time.
+            with contextlib.suppress(OSError):
+                self._spare = Child(cores=cores, nice=self._nice)
 
     def close(self) -> None:
         """End all slots; a block under way comes back as cancelled."""
@@ -149,10 +152,17 @@ class Supervisor:
             self._spare = None
 
     def _attempt(self, run: _Run) -> BlockResult:
+        trouble = ""
         for _ in range(_STARTS):
             if self._closed:
                 return self._rest(run, reason="cancelled")
-            child = self._child(run.task)
+            try:
+                child = self._child(run.task)
+            except OSError as error:
+                # Too many processes, or no memory for one more: a fork bomb of an earlier point may be dying.
+                trouble = f"{type(error).__name__}: {error}"
+                time.sleep(_PAUSE)
+                continue
             report = self._converse(run, child)
             if report is not None:
                 return self._finished(run, report)
@@ -166,7 +176,8 @@ class Supervisor:
             # one; a new slot takes it.
             if state.phase != Phase.IDLE or run.handed or run.verdict is not None:
                 return self._died(run, state, returncode, output)
-        return self._rest(run, reason=f"no slot could be started: {causes.exit_cause(returncode)}\n{output}", lost=True)
+            trouble = f"{causes.exit_cause(returncode)}\n{output}"
+        return self._rest(run, reason=f"no slot could be started: {trouble}", lost=True)
 
     def _converse(self, run: _Run, child: Child) -> Report | Refused | None:
         """Have the slot evaluate the block; None when it died."""
@@ -184,7 +195,11 @@ class Supervisor:
             return self._listen(run, child)
         except EOFError:
             if not child.dying():
-                run.verdict = (Status.KILLED, "closed file descriptors that were not its own (os.closerange?)")
+                run.verdict = (
+                    Status.KILLED,
+                    "Descriptors",
+                    "closed file descriptors that were not its own (os.closerange?)",
+                )
                 run.blamed = child.page.state()
                 child.kill()
             return None
@@ -221,10 +236,10 @@ class Supervisor:
         if run.timeout is not None and timed and now - state.since > run.timeout:
             # Read twice: a state torn between two points must not blame the second.
             if child.page.state() == state:
-                run.verdict = (Status.TIMEOUT, f"timed out after {run.timeout:g} s")
+                run.verdict = (Status.TIMEOUT, "Timeout", f"timed out after {run.timeout:g} s")
                 run.blamed = state
         elif child.memory() > run.memory and child.exact_memory() > run.memory:
-            run.verdict = (Status.KILLED, f"exceeded the memory limit of {causes.size(run.memory)}")
+            run.verdict = (Status.KILLED, "MemoryLimit", f"exceeded the memory limit of {causes.size(run.memory)}")
             run.blamed = state if child.page.state() == state else None
         if run.verdict is not None:
             child.kill()
@@ -245,7 +260,8 @@ class Supervisor:
 
     def _died(self, run: _Run, state: State, returncode: int, output: str) -> BlockResult:
         """Tell the death of the slot: as an outcome, or as a loss."""
-        status, cause = run.verdict or (Status.KILLED, causes.exit_cause(returncode))
+        died = (Status.KILLED, causes.exit_kind(returncode), causes.exit_cause(returncode))
+        status, kind, cause = run.verdict or died
         lost = run.verdict is None and returncode == -SIGKILL
         if run.verdict is not None and run.blamed is not None:
             # The next point may have begun between the decision and the kill.
@@ -260,7 +276,7 @@ class Supervisor:
         if lost or where is None:
             index = int(run.block.indices()[start]) if start < run.block.count else None
             return self._rest(run, lost=True, killed_point=index, reason=f"the slot was lost: {cause}")
-        failure = causes.killed(cause, where=where, output=output, status=status)
+        failure = causes.killed(cause, where=where, output=output, kind=kind, status=status)
         if where == "setup" and run.entering is not None:
             self._dead.setdefault(_attempted(run.task), {})[run.entering.prefix] = failure
         return self._failing(run, failure, start, stop, reason=cause)

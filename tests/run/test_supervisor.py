@@ -391,3 +391,25 @@ def test_closing_all_descriptors_is_named(notebook, declared, outcomes, supervis
     found = outcomes(frames_of(finish(supervisor, task, Block(((0, 3),)), each=True)))
     assert [i for i, one in found.items() if one.failure] == [1]
     assert "file descriptors" in found[1].failure.cause
+
+
+def test_a_machine_that_starts_no_process_costs_no_outcome(notebook, declared, monkeypatch):
+    from mce_notebook.run import child
+
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    points = grid(i=[0, 1])
+    task = declared(notebook.function("def f(i): return i", points), points)
+    supervisor = Supervisor()
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(child, "_launch", refuse)
+    result = supervisor.run(task, Block(((0, 2),)), each=True)
+    assert result.lost
+    assert "Resource temporarily unavailable" in result.reason
+    assert result.leftover == (Block(((0, 2),)),)
+    assert psutil.Process().num_fds() == before
+    monkeypatch.undo()
+    assert supervisor.run(task, Block(((0, 2),)), each=True).done == 2
+    supervisor.close()
+    assert psutil.Process().num_fds() <= before
