@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import mce_notebook as mce
+from mce_notebook.declare import seeds
 from mce_notebook.run.client import hosts
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.coverage import known
@@ -33,13 +34,23 @@ def kills(few: int, nightly: int, request: pytest.FixtureRequest) -> int:
     return nightly if request.config.getoption("--nightly") else few
 
 
-def steady(i: int) -> float:
-    """Take about three milliseconds, half of it on the processor."""
+def steady(i: int, rng: np.random.Generator) -> float:
+    """Take about three milliseconds, half of it on the processor, and draw."""
     time.sleep(0.0015)
     end = time.perf_counter() + 0.0015
     while time.perf_counter() < end:
         pass
-    return i * 1.5
+    return i * 1.5 + rng.random()
+
+
+def expected(sweep: SweepStore, index: np.ndarray) -> np.ndarray:
+    """What the points at listed indices give, from their streams alone."""
+    latest = sweep.latest()
+    assert latest is not None
+    stream = seeds.Stream()
+    keys = seeds.stream_keys(latest.grid.keys(index), latest.root)
+    draws = [stream.generator(key, fresh=False).random() for key in keys]
+    return index * 1.5 + np.array(draws)
 
 
 def recorded(sweep: SweepStore) -> Counter[int]:
@@ -50,9 +61,11 @@ def recorded(sweep: SweepStore) -> Counter[int]:
     assert latest is not None
     for batch in reader.poll():
         index = np.asarray(batch.index)
-        values = np.asarray(batch.data.column("o:steady" if "o:steady" in batch.data.schema.names else "steady"))
+        values = batch.columns["steady"].values
         good = np.ones(len(index), bool) if batch.status is None else batch.status == 2
-        assert np.array_equal(values[good].astype(float), index[good] * 1.5), "a value is not what was computed"
+        assert np.array_equal(values[good].astype(float), expected(sweep, index[good])), (
+            "a value is not what was computed"
+        )
         times.update(index.tolist())
     assert reader.problems == []
     return times
@@ -118,7 +131,7 @@ def harass(
             if victims is host_processes:
                 run = mce.sweep(steady, i=range(SIZE), name=f"{name}{part}", on="local")
         data = run.result(timeout=120)
-        assert np.array_equal(data.steady.values, np.arange(SIZE) * 1.5)
+        assert np.array_equal(data.steady.values, expected(sweep, np.arange(SIZE)))
         assert check(sweep, seen) == set(range(SIZE))
     return hits
 
@@ -159,9 +172,9 @@ KERNEL = """
 WORK = """
     import time
 
-    def steady(i):
+    def steady(i, rng):
         time.sleep(0.001)
-        return i * 1.5
+        return i * 1.5 + rng.random()
 """
 
 
@@ -200,7 +213,7 @@ def test_kernels(root: Path, tmp_path: Path, request: pytest.FixtureRequest) -> 
         data = mce.sweep(work, i=range(size), name="kernels", on="local").result(timeout=60)
     finally:
         sys.path.remove(str(tmp_path))
-    assert np.array_equal(data.steady.values, np.arange(size) * 1.5)
+    assert np.array_equal(data.steady.values, expected(Store(root).sweep("kernels"), np.arange(size)))
     assert check(Store(root).sweep("kernels"), seen) >= set(range(size))
 
 

@@ -12,7 +12,13 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import DeclarationError, LoopError, SweepError
 from mce_notebook.sweep import declare_cell
 
-HEAD = "import numpy as np\nfrom itertools import count\nfrom mce_notebook import replicates\ndef f(*a): return 1.0\n"
+HEAD = """
+import numpy as np
+from itertools import count
+from mce_notebook import replicates
+default_rng = np.random.default_rng
+def f(*a): return 1.0
+"""
 
 # name: (cell, words its message must hold, line it must name or None)
 CELLS: dict[str, tuple[str, tuple[str, ...], int | None]] = {
@@ -41,7 +47,7 @@ CELLS: dict[str, tuple[str, tuple[str, ...], int | None]] = {
         None,
     ),
     "generator in setup": (
-        "r = []\nfor a in [1]:\n    rng = np.random.default_rng(a)\n    for b in [1]:\n        r.append(rng.normal())\n",
+        "r = []\nfor a in [1]:\n    rng = default_rng(a)\n    for b in [1]:\n        r.append(rng.normal())\n",
         ("rng",),
         3,
     ),
