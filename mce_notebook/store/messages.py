@@ -126,7 +126,7 @@ def head_end(data: memoryview) -> int:
         raise Damaged
     try:
         pa.ipc.read_schema(pa.py_buffer(data[: message.end]))
-    except (pa.ArrowInvalid, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError):
         raise Damaged from None
     return message.end
 

@@ -201,6 +201,20 @@ def test_a_flipped_bit_anywhere_never_gives_a_wrong_value(
         assert len(found) in (0, 40)
 
 
+def test_a_flipped_bit_of_the_schema_loses_the_segment_and_is_told(sweep: SweepStore, written: Path) -> None:
+    whole = written.read_bytes()
+    close(sweep, len(whole))
+    start = next(SegmentReader(written).read())[0]
+    for at in range(start):
+        for bit in (0, 2, 7):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << bit
+            written.write_bytes(damaged)
+            reader = LogReader(sweep.paths)
+            assert points(reader) == []
+            assert reader.problems
+
+
 def test_a_damaged_segment_does_not_hide_the_others(sweep: SweepStore, frames: Make) -> None:
     with Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=100) as journal:
         for start in range(0, 50, 10):
