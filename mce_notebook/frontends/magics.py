@@ -13,7 +13,7 @@ from traitlets import Bool, Unicode
 
 from mce_notebook.errors import NameConflict, OptionError, SweepError
 from mce_notebook.frontends.line import FLAGS, METAVARS, OWN, VALUES, VERBS, Line, click_options, parse
-from mce_notebook.frontends.messages import error_text, launch_text, tell, users_frames
+from mce_notebook.frontends.messages import error_text, launch_text, only_users_frames, tell, users_frames
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -309,6 +309,25 @@ sweep_options = click.Command("%%sweep", params=click_options(), help="Run the n
 def load_ipython_extension(shell: "InteractiveShell") -> None:
     """Make `%%sweep` and `%sweep` known: `%load_ext mce_notebook`."""
     shell.register_magics(SweepMagics(shell))
+    if not shell.custom_exceptions:
+        # What `recovery.result()` raises is for people too; a handler of the user's own is left alone.
+        show: Any = shell.set_custom_exc
+        show((SweepError,), _show_error)
+
+
+def _show_error(
+    shell: Any, kind: type[SweepError], error: SweepError, trace: Any, tb_offset: int | None = None
+) -> None:
+    """Show an error raised on purpose: its message, and where in the user's own functions it came from."""
+    frames = only_users_frames(trace)
+    # Errors of the magics carry their text already; one frame is the line of the cell itself.
+    if not hasattr(error, "_render_traceback_"):
+        if frames is not None and frames.tb_next is not None:
+            lines = list(shell.InteractiveTB.structured_traceback(kind, error, frames))
+        else:
+            lines = error_text(error, colour=True).splitlines()
+        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
 def unload_ipython_extension(shell: "InteractiveShell") -> None:

@@ -49,6 +49,20 @@ def users_frames(trace: TracebackType | None) -> TracebackType | None:
     return None
 
 
+def only_users_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Copy a traceback without frames of ours and of IPython; None if none is left."""
+    frames = []
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not _ours(file) and "IPython" not in Path(file).parts:
+            frames.append(trace)
+        trace = trace.tb_next
+    kept: TracebackType | None = None
+    for frame in reversed(frames):
+        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return kept
+
+
 def _ours(file: str) -> bool:
     path = Path(file)
     return path.is_absolute() and PACKAGE in path.parents

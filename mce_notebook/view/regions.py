@@ -20,7 +20,7 @@ LITERALS = 3
 BEAM = 6
 # Share of successes that a rule may contain and still be told.
 IMPURITY = 0.02
-CHANCE = 0.01
+CHANCE = 0.1
 _TRADES = (0.5, 2.0, 8.0, 1e6)
 
 

@@ -1,3 +1,4 @@
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -230,7 +231,19 @@ def test_name_conflicts_are_declaration_errors():
 
 
 def test_what_costs_more_than_confirmed_is_refused(notebook, here):
-    cell = "%%sweep slow --on inline --confirm-above 1s\nimport time\nfor i in range(1000):\n    time.sleep(0.01)\n    y = i\n    y"
+    head = "%%sweep slow --on inline --confirm-above 1s\nimport time\n"
+    cell = head + "for i in range(1000):\n    time.sleep(0.01)\n    y = i\n    y"
     assert not notebook.run(cell)
     assert "core-hours, above --confirm-above" in notebook.error
     assert not (here / "experiments").exists()
+
+
+def test_errors_of_a_handle_are_one_message_too(notebook):
+    notebook.run(CELL)
+    assert not notebook.run("recovery.replay(n=11, k=1)")
+    assert notebook.error.startswith("GridError: ")
+    assert "handle.py" not in notebook.error
+    notebook.run("def mine():\n    return recovery.replay(n=11, k=1)")
+    assert not notebook.run("mine()")
+    assert "in mine" in re.sub(r"\x1b\[[\d;]*m", "", notebook.error)
+    assert "handle.py" not in notebook.error
