@@ -19,6 +19,7 @@ QUIET: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.worker-ttl": None,  # a worker that computes for hours is not dead; the nanny tells
     "distributed.scheduler.validate": False,
+    "distributed.comm.timeouts.connect": "120s",  # a busy machine starts workers slowly; that is no reason to give up
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "60s",
     "distributed.worker.daemon": False,
