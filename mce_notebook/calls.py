@@ -108,7 +108,7 @@ def read_cell(
         namespace,
         name=name,
         seed=options.seed,
-        dims=dict(options.dims),
+        dims={**bound.dims, **dict(options.dims)},
         depends=options.depends,
         shared=bound.grid.shared,
     )
