@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.2
 SHARE = 0.1
 LONGEST = 2.0
+# A host that died is given this long to be replaced before the output says so for good (seconds).
+REVIVAL = 5.0
 
 
 class LiveView:
@@ -69,13 +71,15 @@ class LiveView:
             self._thread.join(timeout)
 
     def _follow(self) -> None:
+        lost: float | None = None
         while not self._stop.is_set():
             start = time.thread_time()
             try:
                 progress = self._look()
                 if progress.text() != self._shown:
                     self._handle.update(self._bundle(progress), raw=True)
-                if progress.ended:
+                lost = (lost or time.monotonic()) if progress.state == "interrupted" else None
+                if progress.ended and (lost is None or time.monotonic() - lost > REVIVAL):
                     # The first picture loads Matplotlib; the end must not wait for it.
                     self._handle.update(self._bundle(progress, picture=True), raw=True)
                     return
@@ -89,7 +93,6 @@ class LiveView:
     def _look(self) -> Progress:
         if self._snapshot is None:
             self._snapshot = Snapshot(self._store, self._number)
-        self._snapshot.update()
         return Progress.of(self._store, self._snapshot, self._meter)
 
     def _bundle(self, progress: Progress, *, picture: bool = False) -> dict[str, Any]:

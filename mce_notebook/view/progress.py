@@ -138,9 +138,11 @@ class Progress:
 
             snapshot = Snapshot(sweep)
         now = time.time() if now is None else now
+        # The host's word first, then the log: what it wrote before it said `done` must not look missing.
+        host = HostSigns.of(sweep, now)
+        snapshot.update()
         counts = {status.name.lower(): count for status, count in snapshot.counts().items()}
         left = snapshot.left()
-        host = HostSigns.of(sweep, now)
         state = host.state(left, now)
         known = snapshot.cells.total - left
         rates = None

@@ -3,7 +3,7 @@
 A rule is a conjunction of intervals of ordered axes and of equalities of the others, found by a beam search.
 Each literal is the best interval of an axis for a trade of failures against successes (a maximum-sum subarray of
 the counts per label, Bentley 1984). A rule is kept only if so pure a region is unlikely to be chance among all
-the rules that could have been tried (a Bonferroni bound on independent failures).
+the rules that could have been tried (a Bonferroni bound on failures placed at random).
 """
 
 import math
@@ -198,7 +198,7 @@ def _best(axes: Sequence[_Axis], failed: Booleans, good: Booleans, rate: float) 
     pure: list[_Rule] = []
     for _ in range(LITERALS):
         grown = [rule for parent in beam for rule in _grow(parent, axes, failed, good)]
-        pure += [rule for rule in grown if rule.pure and _telling(rule, axes, rate)]
+        pure += [rule for rule in grown if rule.pure and _telling(rule, axes, int(failed.sum()), int(good.sum()))]
         open_rules = sorted((rule for rule in grown if not rule.pure), key=lambda rule: -rule.gain(rate))
         beam = open_rules[:BEAM]
         if not beam:
@@ -209,10 +209,21 @@ def _best(axes: Sequence[_Axis], failed: Booleans, good: Booleans, rate: float) 
     return tuple(sorted(max(pure, key=_Rule.worth).conditions, key=lambda condition: names.index(condition.name)))
 
 
-def _telling(rule: _Rule, axes: Sequence[_Axis], rate: float) -> bool:
+def _telling(rule: _Rule, axes: Sequence[_Axis], failures: int, successes: int) -> bool:
+    """Whether as many of the failures would hardly lie in the rule by chance (hypergeometric probability)."""
     tried = math.prod(condition.tried for condition in rule.conditions)
     tried *= math.comb(len(axes), len(rule.conditions))
-    return rule.failures * math.log(1 / rate) > math.log(tried / CHANCE)
+    inside, everywhere = rule.failures + rule.successes, failures + successes
+    chance = (
+        _log_choose(inside, rule.failures)
+        + _log_choose(everywhere - inside, failures - rule.failures)
+        - _log_choose(everywhere, failures)
+    )
+    return chance + math.log(tried) < math.log(CHANCE)
+
+
+def _log_choose(among: int, chosen: int) -> float:
+    return math.lgamma(among + 1) - math.lgamma(chosen + 1) - math.lgamma(among - chosen + 1)
 
 
 def _grow(parent: _Rule, axes: Sequence[_Axis], failed: Booleans, good: Booleans) -> Iterator[_Rule]:

@@ -169,3 +169,21 @@ def test_an_estimate_is_a_range(sweep, lab):
 )
 def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_host_that_ends_while_it_is_looked_at_is_done(lab, sweep, monkeypatch):
+    """Outcomes written between two looks, and then `done`: nothing is missing."""
+    snapshot = Snapshot(sweep)
+    lab.journal()
+    epoch = claim_epoch(sweep.paths, me())
+    sweep.add_intent("run", "me")
+    heartbeat = type(sweep).heartbeat
+
+    def ends_now(self, number):
+        lab.record(range(10), (0, 10))
+        self.beat(epoch, {"state": "done", "time": time.time()})
+        monkeypatch.undo()
+        return heartbeat(self, number)
+
+    monkeypatch.setattr(type(sweep), "heartbeat", ends_now)
+    assert Progress.of(sweep, snapshot).state == "done"

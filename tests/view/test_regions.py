@@ -114,3 +114,15 @@ def test_a_million_points_take_seconds():
     (region,) = find(ordered, failed)
     assert region.rule == "a > 60 and d = q"
     assert time.perf_counter() - start < 20
+
+
+def test_all_replicates_of_one_cell():
+    codes, at = design(n=[1, 2, 4], k=[0, 1, 2, 3, 4], replicate=[0, 1, 2])
+    (region,) = find(ranked(codes), (at["n"] == 4) & (at["k"] == 2))
+    assert region.rule == "n = 4 and k = 2"
+
+
+def test_random_failures_hardly_ever_get_a_rule():
+    codes, _ = design(a=list(range(12)), b=list(range(8)), c=["x", "y", "z"])
+    told = sum(bool(find(ranked(codes), np.random.default_rng(seed).random(288) < 0.05)) for seed in range(40))
+    assert told <= 8
