@@ -51,7 +51,7 @@ class Options:
     retries : int
         How often a killed point is tried again.
     max_failures : float, int or None
-        Stop after this many failures; a float below 1 is a share of the points.
+        Stop after this many failures; a float below 1 is a share of the outcomes so far, once there are twenty.
     confirm_above : float or None
         Core-seconds of estimated work from which the launch is refused without a flag.
     depends : tuple of str

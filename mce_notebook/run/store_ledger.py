@@ -1,5 +1,6 @@
 """The ledger of an engine, kept in the sweep's folder of the store."""
 
+import logging
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import StoreError, UnknownSweep
+from mce_notebook.errors import StoreError, SweepError, UnknownSweep
 from mce_notebook.plan import Plan
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.protocol import Task
@@ -20,6 +21,7 @@ from mce_notebook.run.registry import Process
 from mce_notebook.run.schedule import Schedule, Verdict
 from mce_notebook.run.tally import Tally
 from mce_notebook.store.catalog import Store, SweepStore
+from mce_notebook.store.compact import compact
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
 from mce_notebook.store.journal import Journal, claim_epoch
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from mce_notebook.plan import Block
     from mce_notebook.store.declaration import Declaration
     from mce_notebook.store.frames import Frame
+
+log = logging.getLogger(__name__)
+
+# Segments of this many frames are worth writing again in large batches: reading a frame costs far more than its bytes.
+COMPACTED = 256
 
 
 class StoreLedger:
@@ -171,6 +178,11 @@ class StoreLedger:
         if self._journal is not None:
             self._journal.close()
             self._sweep.add_event(self._epoch, {"event": state, "message": message})
+            try:
+                compact(self._sweep, least=COMPACTED)
+            except SweepError as error:
+                # It only makes later readers faster.
+                log.warning("%s: segments stay as they are: %s", self.name, error)
 
     def _declaration(self, number: int) -> "Declaration":
         if number not in self._declarations:

@@ -16,6 +16,7 @@ from signal import SIGKILL
 from typing import Any
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.errors import CorruptStore, RunError, StoreError, UnknownSweep, UntrustedCode
 from mce_notebook.plan import Block
 from mce_notebook.run import causes
 from mce_notebook.run.child import Child
@@ -62,6 +63,10 @@ class _Run:
             self.frames += frames
         else:
             self.on_frames(frames)
+
+
+# Errors of ours while a slot opens the store and loads the code.
+_NOT_THE_POINTS = {one.__name__ for one in (UntrustedCode, StoreError, CorruptStore, UnknownSweep)}
 
 
 class Supervisor:
@@ -246,6 +251,9 @@ class Supervisor:
 
     def _finished(self, run: _Run, report: Report | Refused) -> BlockResult:
         if isinstance(report, Refused):
+            if report.failure.type in _NOT_THE_POINTS:
+                # Nothing any point did, and the same for all of them: the sweep is to stop and say so.
+                raise RunError(report.failure.message)
             return self._failing(run, report.failure, run.handed, run.block.count, reason=report.failure.cause)
         return BlockResult(
             run.frames,

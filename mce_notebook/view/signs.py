@@ -56,7 +56,7 @@ class HostSigns:
         asked = _seconds(self.intent.get("time"))
         if asked > self._last_seen() and now - asked < PATIENCE:
             return "queued"
-        return "interrupted"
+        return "stopped" if said == "stopped" else "interrupted"
 
     def _last_seen(self) -> float:
         return max(_seconds(self.claim.get("time")), _seconds(self.beat.get("time")))
