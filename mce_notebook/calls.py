@@ -1,5 +1,6 @@
 """Calls and cells as proposals: which of a call's words are axes, constants and options."""
 
+import ast
 import dataclasses
 import difflib
 import inspect
@@ -12,7 +13,7 @@ from mce_notebook.declare.experiment import from_function, from_nest
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.grid import grid as make_grid
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import DeclarationError
+from mce_notebook.errors import DeclarationError, LoopError
 from mce_notebook.launch import Proposal
 
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Options)) | {"adopt", "replace"}
@@ -95,8 +96,8 @@ def read_cell(
     LoopError
         If the loops cannot be a sweep.
     """
-    text, first_line = _with_loops(cell, line_axes) if line_axes else (cell, 1)
-    nest = loops.read(text, axes=axes, filename=f"<sweep {name}>", first_line=first_line)
+    text, first_line = _with_loops(name, cell, line_axes) if line_axes else (cell, 1)
+    nest = _read(text, axes, name, first_line)
     if nest.head.strip():
         if execute is None:
             exec(compile(nest.head, nest.filename, "exec"), namespace)
@@ -128,10 +129,36 @@ def _offered(offer: loops.Offer, cell: str) -> str:
     return "\n".join([f"line {offer.line}: the cell could {offer.title}", *changed])
 
 
-def _with_loops(cell: str, line_axes: Mapping[str, str]) -> tuple[str, int]:
+def _with_loops(name: str, cell: str, line_axes: Mapping[str, str]) -> tuple[str, int]:
     """Write the axes of the line as loops around the cell; return the text and the number of its first line."""
     lines = [f"{' ' * depth}for {axis} in {text}:" for depth, (axis, text) in enumerate(line_axes.items())]
-    return "\n".join([*lines, textwrap.indent(cell, " " * len(lines))]), 1 - len(lines)
+    return "\n".join([*lines, textwrap.indent(_named(name, cell), " " * len(lines))]), 1 - len(lines)
+
+
+def _named(name: str, cell: str) -> str:
+    """Give the last expression of a cell the name of the sweep, unless it is made of names already."""
+    try:
+        body = ast.parse(cell).body
+    except SyntaxError:
+        return cell
+    last = body[-1] if body else None
+    if not isinstance(last, ast.Expr) or isinstance(last.value, ast.Name | ast.Tuple | ast.Dict):
+        return cell
+    lines = cell.splitlines()
+    value = ast.get_source_segment(cell, last.value) or ast.unparse(last.value)
+    named = f"{' ' * last.col_offset}{name} = ({value}); {name}"
+    return "\n".join([*lines[: last.lineno - 1], named, *lines[last.end_lineno :]])
+
+
+def _read(text: str, axes: Sequence[str] | None, name: str, first_line: int) -> loops.Nest:
+    try:
+        return loops.read(text, axes=axes, filename=f"<sweep {name}>", first_line=first_line)
+    except LoopError as error:
+        if first_line == 1:
+            raise
+        # The loops are ours: the user's cell has neither those lines nor a rewriting that shows them.
+        line = error.line if error.line is not None and error.line >= 1 else None
+        raise LoopError(error.cause, line, error.fix) from None
 
 
 def _parameters(fn: Callable[..., Any]) -> tuple[str, ...] | None:

@@ -211,6 +211,7 @@ class Sweep:
         """
         from mce_notebook.run.replay import replay
 
+        __tracebackhide__ = True
         experiment, grid = self._live_experiment(), self._live_grid()
         with bundle.active(experiment):
             return replay(experiment, grid, grid.index(**labels))

@@ -172,6 +172,7 @@ def launch(proposal: Proposal, root: Path) -> Launched:
     """
     plan = draft(proposal, root)
     if plan.unchanged and plan.latest is not None and plan.sweep is not None:
+        _sign_again(plan, plan.sweep, plan.latest)
         return _relaunch(plan, plan.sweep, plan.latest)
     buffers: list[Any] = []
 
@@ -188,7 +189,8 @@ def launch(proposal: Proposal, root: Path) -> Launched:
         return launch(proposal, root)
     for data in buffers:
         sweep.write_object(data)
-    sweep.write_code(packed.key, packed.files)
+    if not bundle.trusted(sweep.write_code(packed.key, packed.files)):
+        sweep.replace_code(packed.key, packed.files)
     sweep.write_environment(environment.digest(facts), facts)
     declaration = dataclasses.replace(plan.declaration, code=packed.key, environment=environment.digest(facts))
     declaration = sweep.declaration(sweep.declare(declaration))
@@ -197,6 +199,13 @@ def launch(proposal: Proposal, root: Path) -> Launched:
     if count:
         start(sweep, declaration)
     return Launched(sweep, declaration, count, plan.held, reasons, bool(count))
+
+
+def _sign_again(plan: Draft, sweep: SweepStore, latest: Declaration) -> None:
+    # Whoever runs the cell vouches for its code, so code of the same experiment that somebody else left is replaced.
+    if plan.todo.any() and not bundle.trusted(sweep.code_folder(latest.code)):
+        packed = bundle.pack(plan.proposal.experiment, plan.declaration.grid, sweep.write_object)
+        sweep.replace_code(latest.code, packed.files)
 
 
 def _create(proposal: Proposal, store: Store) -> SweepStore:

@@ -166,6 +166,17 @@ def load(folder: Path, objects: Path, *, stay: bool = True) -> tuple[Experiment,
     return experiment, values
 
 
+def trusted(folder: Path) -> bool:
+    """Whether the bundle is there, signed by this user, and its files are those that were signed."""
+    try:
+        manifest = signing.verified_manifest(folder)
+        for name in manifest["files"]:
+            signing.verified_file(folder, name, manifest)
+    except UntrustedCode:
+        return False
+    return True
+
+
 def active(experiment: Experiment) -> contextlib.AbstractContextManager[None]:
     """Let the code of an experiment import its own modules, for the time of a `with` block.
 

@@ -14,7 +14,9 @@ owner could each believe that they had taken over. Only the standard library is 
 import this.
 """
 
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -99,9 +101,24 @@ class Launch:
 
     @property
     def key(self) -> str:
-        """Name of the host's folder: all but how long it idles, and the machine."""
-        parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine()]
+        """Name of the host's folder: all but how long it idles, the machine, and the state of this package."""
+        parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine(), package()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def package() -> str:
+    """Return what tells states of this package apart: a host of another state would not speak the same protocol.
+
+    An installed package has a version; one under development changes between two starts of a kernel, so there the
+    times and sizes of its files count.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    if folder.parent.name in ("site-packages", "dist-packages"):
+        return importlib.metadata.version("mce_notebook")
+    files = sorted(folder.rglob("*.py"))
+    stamps = [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

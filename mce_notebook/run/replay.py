@@ -33,6 +33,8 @@ def replay(experiment: Experiment, grid: Grid, index: int) -> Any:
     object
         What the point returns.
     """
+    # Debuggers and IPython leave such frames out, so that the user's own come first.
+    __tracebackhide__ = True
     own: Experiment = cloudpickle.loads(cloudpickle.dumps(experiment, protocol=5))
     compiled = own.compiled()
     stream = seeds.Stream()

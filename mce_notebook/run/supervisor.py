@@ -31,6 +31,10 @@ _POLL = 0.03
 _KEPT = 2
 _STARTS = 3
 _PAUSE = 0.5
+# A spare is started when its supervisor has had nothing to do for a while, or has gone without one for long (seconds):
+# among the first blocks of a sweep it would take a third of a second of a core from them.
+_QUIET = 0.25
+_LONG = 3.0
 
 
 @dataclass
@@ -66,7 +70,9 @@ class _Run:
 
 
 # Errors of ours while a slot opens the store and loads the code.
-_NOT_THE_POINTS = {one.__name__ for one in (UntrustedCode, StoreError, CorruptStore, UnknownSweep)}
+_NOT_THE_POINTS = {
+    f"{one.__module__}.{one.__qualname__}" for one in (UntrustedCode, StoreError, CorruptStore, UnknownSweep)
+}
 
 
 class Supervisor:
@@ -90,6 +96,8 @@ class Supervisor:
         self._current: tuple[_Run, Child] | None = None
         self._closed = False
         self._busy = threading.Lock()
+        self._renewed = 0.0
+        self._pending: threading.Timer | None = None
 
     def run(
         self,
@@ -121,10 +129,12 @@ class Supervisor:
         """
         limit = memory if memory is not None else default_memory(task.cores)
         run = _Run(task, block, each, budget, timeout, limit, on_frames)
+        if self._pending is not None:
+            self._pending.cancel()
         with self._busy:
             result = self._attempt(run)
-            if self._spares:
-                self.warm(task.cores)
+            if self._spares and self._spare is None and not self._closed:
+                self._stand_by(task.cores)
         return result
 
     def cancel(self, store: str | None = None, name: str | None = None) -> bool:
@@ -146,9 +156,26 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._spare = Child(cores=cores, nice=self._nice)
 
+    def _stand_by(self, cores: int) -> None:
+        if time.monotonic() - self._renewed > _LONG:
+            self.warm(cores)
+            return
+        self._pending = threading.Timer(_QUIET, self._warm_idle, (cores,))
+        self._pending.daemon = True
+        self._pending.start()
+
+    def _warm_idle(self, cores: int) -> None:
+        if self._busy.acquire(blocking=False):
+            try:
+                self.warm(cores)
+            finally:
+                self._busy.release()
+
     def close(self) -> None:
         """End all slots; a block under way comes back as cancelled."""
         self._closed = True
+        if self._pending is not None:
+            self._pending.cancel()
         self.cancel()
         with self._busy:
             for child in [*self._children.values(), *([self._spare] if self._spare else [])]:
@@ -378,6 +405,7 @@ class Supervisor:
 
     def _new(self, cores: int) -> Child:
         spare, self._spare = self._spare, None
+        self._renewed = time.monotonic()
         if spare is not None and spare.cores == cores and spare.process.poll() is None:
             return spare
         if spare is not None:

@@ -287,6 +287,15 @@ class SweepStore:
             self.folder.create_folder(target, dict(files))
         return target
 
+    def replace_code(self, version: str, files: Mapping[str, bytes]) -> None:
+        """Put other files in the place of the code of a version; the old ones are gone from it at once."""
+        target = self.code_folder(version)
+        aside = Layout(self.paths.folder.parent).temporary / f"code-{secrets.token_hex(8)}"
+        if self.folder.exists(target):
+            self.folder.move(target, aside)
+        self.write_code(version, files)
+        self.folder.remove(aside)
+
     def code_folder(self, version: str, python: str = "") -> Path:
         """Folder of a version for one Python (`cpython-311`), or of the version itself."""
         folder = self.paths.code(version)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import mce_notebook as mce
+import mce_notebook.handle  # before `start` is replaced, because a handle keeps the name it imported
 from mce_notebook.errors import SweepStopped
 
 
