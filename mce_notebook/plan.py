@@ -144,7 +144,8 @@ class Plan:
     def _size(self, seconds: float | None, nbytes: float | None, setup: float | None) -> int:
         """Return how many points the next block should have."""
         if seconds is None:
-            k = min(PROBE, -(-self.remaining // (2 * self._workers)))
+            # Stopped early where points are slow; where they are few and fast, nobody waits for a second round.
+            k = min(PROBE, -(-self.remaining // self._workers))
         else:
             seconds = max(seconds, 1e-9)
             target = max(SECONDS, self._workers / TASKS_PER_SECOND)

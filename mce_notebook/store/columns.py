@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mce_notebook.store.arrays import from_list, from_numpy
 from mce_notebook.store.kinds import Kind
 
 # Strings are worth a dictionary once there are enough of them and few are distinct.
@@ -28,8 +29,8 @@ def convert(kind: Kind, values: list[Any]) -> pa.Array | None:
     Arrow looks at every value anyway, so trying costs less than checking.
     """
     try:
-        return pa.array(values, _SIMPLE[kind.dtype])
-    except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+        return from_list(values, _SIMPLE[kind.dtype])
+    except (OverflowError, UnicodeEncodeError):
         return None
 
 
@@ -56,7 +57,7 @@ def build(kind: Kind, values: list[Any] | pa.Array) -> tuple[pa.Array, Shapes]:
     simple = _SIMPLE.get(kind.dtype)
     if simple is None:
         return _build_numpy(kind, values), None
-    array = pa.array(values, simple)
+    array = from_list(values, simple)
     return (_dictionary(array) if kind.dtype == "str" else array), None
 
 
@@ -69,7 +70,7 @@ def _dictionary(array: pa.Array) -> pa.Array:
 
 def repeated(values: Sequence[str | None]) -> pa.Array:
     """Texts as a dictionary column: a thousand points that fail alike keep one traceback."""
-    return pa.array(values, pa.string()).dictionary_encode()
+    return from_list(values, pa.string()).dictionary_encode()
 
 
 def _build_numpy(kind: Kind, values: list[Any]) -> pa.Array:
@@ -78,9 +79,9 @@ def _build_numpy(kind: Kind, values: list[Any]) -> pa.Array:
     plain = np.array([filler if value is None else value for value in values], dtype=kind.dtype)
     mask = missing if missing.any() else None
     if plain.dtype.kind == "c":
-        pairs = pa.array(plain.view(plain.real.dtype))
-        return pa.FixedSizeListArray.from_arrays(pairs, 2, mask=None if mask is None else pa.array(mask))
-    return pa.array(plain, mask=mask)
+        pairs = from_numpy(plain.view(plain.real.dtype))
+        return pa.FixedSizeListArray.from_arrays(pairs, 2, mask=None if mask is None else from_numpy(mask))
+    return from_numpy(plain, mask)
 
 
 def _build_arrays(kind: Kind, values: list[Any]) -> tuple[pa.Array, Shapes]:
@@ -98,10 +99,10 @@ def _build_arrays(kind: Kind, values: list[Any]) -> tuple[pa.Array, Shapes]:
     flat = np.concatenate([value.ravel() for value in present] or [np.empty(0, _plain(kind))])
     mask = None
     if len(present) < len(values):
-        mask = pa.array([value is None for value in values])
+        mask = from_list([value is None for value in values], pa.bool_())
     small = offsets[-1] < 2**31
     make = pa.ListArray if small else pa.LargeListArray
-    typed = pa.array(offsets.astype(np.int32) if small else offsets)
+    typed = from_numpy(offsets.astype(np.int32) if small else offsets)
     return make.from_arrays(typed, _leaf(kind, flat), mask=mask), shapes
 
 
@@ -111,10 +112,10 @@ def _plain(kind: Kind) -> str:
 
 def _leaf(kind: Kind, flat: np.ndarray) -> pa.Array:
     if kind.dtype in ("str", "bytes"):
-        return pa.array(flat.tolist(), _SIMPLE[kind.dtype])
+        return from_list(flat.tolist(), _SIMPLE[kind.dtype])
     if flat.dtype.kind == "c":
-        return pa.array(flat.view(flat.real.dtype))
-    return pa.array(flat)
+        return from_numpy(flat.view(flat.real.dtype))
+    return from_numpy(flat)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.store import columns as arrow
+from mce_notebook.store.arrays import from_numpy
 from mce_notebook.store.big import SPILL, Payload, read_payload, write_payload
 from mce_notebook.store.columns import Column
 from mce_notebook.store.kinds import Kind
@@ -173,13 +174,13 @@ class _Block:
         chosen = range(total) if positions is None else positions
         found = []
         if indices.listed is not None:
-            found.append(("_index", pa.array(indices.listed), {"role": "index"}))
+            found.append(("_index", from_numpy(indices.listed), {"role": "index"}))
         if status is not None:
-            found.append(("_status", pa.array(status), {"role": "status"}))
+            found.append(("_status", from_numpy(status), {"role": "status"}))
         if self.outcomes.seconds is not None:
             times = np.asarray(self.outcomes.seconds, np.float32)
             times = times if positions is None else times[positions]
-            found.append(("_seconds", pa.array(times), {"role": "seconds"}))
+            found.append(("_seconds", from_numpy(times), {"role": "seconds"}))
         failed = self.failures
         if failed and any(at in failed for at in chosen):
             texts = [failed[at].to_json() if at in failed else None for at in chosen]
@@ -220,7 +221,7 @@ def _clean(text: str) -> str:
 def _batch(fields: list[tuple[str, pa.Array, dict[str, str]]], count: int) -> pa.RecordBatch:
     if not fields:
         # A point without outputs still leaves a record, and a batch needs a column to have a length.
-        fields = [("_done", pa.array(np.ones(count, bool)), {"role": "done"})]
+        fields = [("_done", from_numpy(np.ones(count, bool)), {"role": "done"})]
     taken: set[str] = {name for name, _, meta in fields if "kind" in meta}
     made, arrays = [], []
     for name, array, meta in fields:
