@@ -359,7 +359,7 @@ def test_cancel_kills_what_never_ends() -> None:
 
 
 def test_pause_lets_blocks_end_and_a_new_engine_resumes() -> None:
-    ledger = MemoryLedger([5000])
+    ledger = MemoryLedger([50_000])
     pool = UnsteadyPool(pause=0.002)
 
     async def story(engine: Engine) -> None:
@@ -371,13 +371,13 @@ def test_pause_lets_blocks_end_and_a_new_engine_resumes() -> None:
     assert drive(ledger, pool, story) == "paused"
     assert not pool.interrupted
     before = len(ledger.outcomes("v"))
-    assert 50 <= before < 5000
+    assert 50 <= before < 50_000
     assert drive(ledger, pool) == "paused"
     assert len(ledger.outcomes("v")) == before
     ledger.verb = "run"
     assert drive(ledger, pool) == "done"
     assert max(pool.calls.values()) == 1
-    assert len(ledger.outcomes("v")) == 5000
+    assert len(ledger.outcomes("v")) == 50_000
 
 
 def test_pause_taken_back_before_blocks_ended_goes_on() -> None:
