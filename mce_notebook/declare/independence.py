@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 
+from mce_notebook.declare.carriers import check_carriers
 from mce_notebook.declare.names import bindings, callee, exposed, mutations, read_names, reads, stores
 from mce_notebook.declare.nesting import Level, Problem
 
@@ -30,7 +31,14 @@ _MODULES = {
 }
 
 
-def check(levels: Sequence[Level], point: Sequence[ast.stmt], head: Mapping[str, ast.expr], imported: set[str]) -> None:
+def check(
+    levels: Sequence[Level],
+    point: Sequence[ast.stmt],
+    head: Mapping[str, ast.expr],
+    imported: set[str],
+    *,
+    asked: bool = False,
+) -> None:
     """Refuse what makes one point depend on another.
 
     Parameters
@@ -43,6 +51,8 @@ def check(levels: Sequence[Level], point: Sequence[ast.stmt], head: Mapping[str,
         What the cell binds above the loops.
     imported : set of str
         Names of modules.
+    asked : bool
+        The axes were named by the user, who knows what their turns do to objects.
     """
     regions = _regions(levels, point)
     for number, (level, region) in enumerate(zip(levels, regions, strict=True)):
@@ -50,6 +60,8 @@ def check(levels: Sequence[Level], point: Sequence[ast.stmt], head: Mapping[str,
         _check_carried(level, number, region)
     _check_generators(levels, regions, head)
     _check_mutations(levels, regions, point, head, imported)
+    if not asked:
+        check_carriers(levels, regions, head)
 
 
 def _regions(levels: Sequence[Level], point: Sequence[ast.stmt]) -> list[list[ast.stmt]]:

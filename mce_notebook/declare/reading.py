@@ -129,7 +129,7 @@ def attempt(frame: Frame, depth: int | None) -> Reading:
     statements = [*reading.point, *(s for level in levels for s in level.before), *_tests(levels)]
     _check_state(sinks, statements)
     check_reads(sinks, statements)
-    independence.check(levels, reading.point, frame.head, frame.imported)
+    independence.check(levels, reading.point, frame.head, frame.imported, asked=frame.axes is not None)
     _check_headers(reading)
     known = {*reading.names, *(c for level in levels for c in level.counters)}
     reading.aliases = find_aliases(reading.point, known - stores(reading.point))

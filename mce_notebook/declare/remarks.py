@@ -11,9 +11,10 @@ _SEEDS = {
     "np.random.seed", "numpy.random.seed", "random.seed", "torch.manual_seed", "tf.random.set_seed", "set_seed",
     "seed_everything",
 }  # fmt: skip
-_PLOTS = {"savefig", "show", "figure", "plot", "imshow", "subplots", "scatter", "hist"}
+_PLOTS = {"show", "figure", "plot", "imshow", "subplots", "scatter", "hist"}
 _SAVES = {
     "save",
+    "savefig",
     "savez",
     "savetxt",
     "to_csv",
@@ -60,7 +61,7 @@ def _seeds(head: Sequence[ast.stmt], reading: Reading) -> Iterator[str]:
     for _, statements, _ in reading.setups:
         for name, call in _calls(statements):
             if name in _SEEDS:
-                yield f"`{ast.unparse(call)}` between the loops is superseded: each point gets its own stream"
+                yield f"`{ast.unparse(call)}` between the loops holds for the setup; each point gets its own stream"
 
 
 def _caught(reading: Reading) -> Iterator[str]:
@@ -72,16 +73,23 @@ def _caught(reading: Reading) -> Iterator[str]:
 
 
 def _side_effects(reading: Reading) -> Iterator[str]:
+    drawn = [name for name, _ in _calls(reading.point) if _draws(name)]
+    if drawn:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(drawn))
+        yield f"{names}: drawn on a worker, where nobody sees it"
     for name, call in _calls(reading.point):
         short = name.rpartition(".")[2]
-        if name.startswith(("plt.", "sns.")) or short == "savefig" or (short in _PLOTS and name.startswith("ax")):
-            yield f"`{name}` draws on a worker, where nobody sees it"
-        elif short in _SAVES and "." in name:
+        if short in _SAVES and "." in name:
             yield f"`{name}` writes a file from every point; mce.scratch() is the folder that is kept"
         elif name == "open" and any(isinstance(a, ast.Constant) and str(a.value)[:1] in "wax" for a in call.args[1:]):
             yield "`open` writes a file from every point; mce.scratch() is the folder that is kept"
         elif name in _TRACKERS:
             yield f"`{name}` reports from every worker"
+
+
+def _draws(name: str) -> bool:
+    short = name.rpartition(".")[2]
+    return short not in _SAVES and (name.startswith(("plt.", "sns.")) or (short in _PLOTS and name.startswith("ax")))
 
 
 def _left_out(loop: ast.For, noise: Noise) -> Iterator[str]:

@@ -110,8 +110,8 @@ def test_notes_say_what_changes():
     [
         ("try: y = f(n)\n    except ValueError: y = 0", "hides ValueError"),
         ("try: y = f(n)\n    except: y = 0", "hides every exception"),
-        ("y = f(n); plt.plot(y)", "draws on a worker"),
-        ("y = f(n); fig.savefig('a.png')", "draws on a worker"),
+        ("y = f(n); plt.plot(y); plt.show()", "`plt.plot`, `plt.show`: drawn on a worker"),
+        ("y = f(n); fig.savefig('a.png')", "`fig.savefig` writes a file"),
         ("y = f(n); np.save('a.npy', y)", "writes a file"),
         ("y = f(n); open('a.txt', 'w').write(str(y))", "writes a file"),
         ("y = f(n); wandb.log({'y': y})", "reports from every worker"),
@@ -135,6 +135,51 @@ def test_note_of_lost_parallelism():
     )
     assert [level.targets for level in nest.levels] == [("n",)]
     assert any(note.startswith("t stays inside the points and only n runs in parallel: `x`") for note in nest.notes)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "for epoch in range(3):\n        rows.append((lr, epoch, net.step()))",
+        "for i in range(3):\n        loss = net.step()\n        rows.append({'lr': lr, 'i': i, 'loss': loss})",
+        "for epoch in tqdm(range(3)):\n        rows.append((lr, epoch, train(net)))",
+    ],
+)
+def test_object_that_goes_on_stays_in_the_point(inner):
+    nest = read(f"rows = []\nfor lr in [0.1, 0.2]:\n    net = Net(lr)\n    {inner}\n")
+    assert [level.targets for level in nest.levels] == [("lr",)]
+    assert any("`net` may go on from one" in note for note in nest.notes), nest.notes
+
+
+@pytest.mark.parametrize(
+    ("loop", "setup"),
+    [
+        ("for rep in range(3)", "net = Net(lr)"),
+        ("for rng in replicates(3)", "net = Net(lr)"),
+        ("for k in range(3)", "net = make(lr)"),
+        ("for k in range(3)", "net = pd.DataFrame(lr)"),
+    ],
+)
+def test_loop_that_repeats_is_an_axis(loop, setup):
+    nest = read(f"rows = []\nfor lr in [0.1, 0.2]:\n    {setup}\n    {loop}:\n        rows.append((lr, net.draw()))\n")
+    assert len(nest.levels) == 2
+
+
+def test_loop_whose_variable_is_used_is_an_axis():
+    nest = read("rows = []\nfor a in A:\n    m = Model(a)\n    for n in N:\n        rows.append((a, n, m.fit(n)))\n")
+    assert len(nest.levels) == 2
+
+
+def test_axes_that_are_asked_for_are_not_questioned():
+    cell = (
+        "rows = []\nfor lr in [0.1]:\n    net = Net(lr)\n    for epoch in range(3):\n        rows.append(net.step())\n"
+    )
+    assert len(read(cell, axes=["lr", "epoch"]).levels) == 2
+
+
+def test_object_above_the_loops_that_goes_on_is_refused():
+    with pytest.raises(LoopError, match="`net` may go on from one epoch to the next"):
+        read("net = Net()\nrows = []\nfor epoch in range(3):\n    rows.append(net.step())\n")
 
 
 def test_setup_changed_by_points_stays_in_the_point():
