@@ -146,7 +146,18 @@ class Sweep:
         ------
         TimeoutError
             If `timeout` seconds pass first.
+        KeyboardInterrupt
+            If the wait was interrupted.
         """
+        try:
+            return self._wait(timeout)
+        except KeyboardInterrupt:
+            # Without our frames: nothing went wrong in them.
+            raise KeyboardInterrupt(
+                f"Only the waiting stopped: `{self.name}` goes on. `{self.name}.cancel()` stops it."
+            ) from None
+
+    def _wait(self, timeout: float | None) -> "Progress":
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             progress = self.progress
@@ -171,7 +182,9 @@ class Sweep:
         """
         from mce_notebook.view.rows import rows
 
-        return rows(self._view(), sink)
+        # Only where the cell was run here: the objects of axes are code, which looking at a sweep never loads.
+        grid = self._live_grid() if self._experiment is not None else None
+        return rows(self._view(), sink, grid=grid)
 
     def log(self, **labels: Any) -> str:
         """Return the last output (64 KiB at most) that the point at `labels` printed."""

@@ -279,3 +279,9 @@ def _objects(name: str, values: list[Any], token: Token | None) -> Coordinate:
 
 def _packable(value: Any) -> bool:
     return all(map(_packable, value)) if type(value) is tuple else kind_of(value) != "object"
+
+
+def python_values(values: npt.NDArray[Any]) -> list[Any]:
+    """Return the elements of an array as Python objects; dates in nanoseconds, which Python lacks, stay NumPy's."""
+    nanoseconds = values.dtype.kind in "Mm" and np.datetime_data(values.dtype)[0] == "ns"
+    return list(values) if nanoseconds else list(values.tolist())

@@ -1,6 +1,7 @@
 """Pickling of user code: by value what the notebook defines, by reference what lies in modules."""
 
 import functools
+import importlib
 import io
 import pickle
 import random
@@ -44,6 +45,9 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no t
         """See `pickle.Pickler.reducer_override`."""
         if isinstance(obj, types.ModuleType):
             self._note(obj.__name__)
+            if type(obj) is not types.ModuleType and sys.modules.get(obj.__name__) is obj:
+                # Modules of a class of their own, as lazy packages are, are as importable as others.
+                return importlib.import_module, (obj.__name__,)
         elif isinstance(obj, types.FunctionType | type):
             self._note(obj.__module__)
         elif obj is np.random.mtrand._rand:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mce_notebook.declare.columns import python_values
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
 from mce_notebook.errors import ViewError
@@ -102,7 +103,9 @@ class _Rebuilding:
                     continue
                 dimension, column = part.coordinates[name]
                 rows = np.unravel_index(self.done[begin:stop] - self._start(part), part.shape)[dimension]
-                found[begin:stop] = column.take(rows) if column.values is not None else column.labels[rows].tolist()
+                found[begin:stop] = (
+                    column.take(rows) if column.values is not None else python_values(column.labels[rows])
+                )
             self._axes[name] = found
         return self._axes[name]
 

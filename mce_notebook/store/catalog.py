@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # `stop` is what a sweep that exceeds its share of failures wants of itself; the others are said by people.
 VERBS = ("run", "pause", "cancel", "stop")
+# What a host that does not know yet that its sweep was deleted may make anew in its folder.
+_LEFT_BEHIND = {"artifacts", "big", "epochs", "events", "intents", "log"}
 
 
 def now() -> str:
@@ -111,9 +113,28 @@ class Store:
             "created": now(),
         }
         paths = self.layout.sweep(name)
-        self.folder.create_folder(paths.folder, {"sweep.json": json.dumps(record, indent=1).encode()})
+        files = {"sweep.json": json.dumps(record, indent=1).encode()}
+        try:
+            self.folder.create_folder(paths.folder, files)
+        except AlreadyExists:
+            self._put_aside(name)
+            self.folder.create_folder(paths.folder, files)
         remember_root(self.root)
         return SweepStore(paths, self.folder)
+
+    def _put_aside(self, name: str) -> None:
+        """Archive what a writer left in the folder of a sweep that was deleted while it ran."""
+        if self._holds(name):
+            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+        folder = self.layout.sweep(name).folder
+        foreign = sorted(set(self.folder.names(folder)) - _LEFT_BEHIND)
+        if foreign:
+            raise StoreError(
+                f"{folder} is no sweep but has files in it ({', '.join(foreign[:3])}). Move it away, or choose another "
+                "name."
+            )
+        with contextlib.suppress(FileNotFoundError):
+            SweepStore(self.layout.sweep(name), self.folder).archive()
 
     def archived(self) -> list[str]:
         """Names of what `--replace` put aside, as `<name>-<n>`."""
@@ -202,10 +223,24 @@ class SweepStore:
         try:
             data = self.folder.read(self.paths.declaration(number))
         except FileNotFoundError:
+            if self.gone:
+                raise UnknownSweep(self._gone()) from None
             raise UnknownSweep(f"The sweep {self.paths.folder.name!r} has no declaration {number}.") from None
         digests = table_digests(data)
         tables = {name: self._table(digest) for name, digest in digests.items()}
         return replace(Declaration.from_json(data, tables), number=number)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the folder was deleted, moved or renamed, by whomever."""
+        return not self.folder.exists(self.paths.folder / "sweep.json")
+
+    def _gone(self) -> str:
+        name = self.paths.folder.name
+        return (
+            f"The folder of the sweep {name!r} is not at {self.paths.folder} any more: it was deleted, moved or "
+            f"renamed. Run its cell again, or open it by its new name."
+        )
 
     def latest(self) -> "Declaration | None":
         """Return the declaration that holds, None before the first."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mce_notebook.declare.columns import python_values
 from mce_notebook.view.cells import Integers
 
 Where = slice | Integers
@@ -122,13 +123,13 @@ class Scalars:
             self.put(where, values)
 
     def take(self, cells: Integers) -> list[Any]:
-        """Return the values of cells that have one, as Python objects of their native kind."""
+        """Return the values of cells that have one, as Python objects of their native kind; dates as NumPy's."""
         if self.exact is not None:
             values = self.exact.read(cells)
         else:
             values = self.shown.read(cells)
             values = values.astype(self.native) if self.native.kind in "biu" else values
-        return list(values.tolist())
+        return python_values(values)
 
     def clear(self, where: Where) -> None:
         """Forget the values of some cells."""

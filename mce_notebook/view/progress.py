@@ -161,7 +161,7 @@ class Progress:
             eta=(left / high, left / low) if running and rate > 0 and left else None,
             workers=host.workers if running else 0,
             elapsed=host.elapsed(now),
-            message=host.message,
+            message=f"its folder is not at {sweep.paths.folder} any more" if sweep.gone else host.message,
             causes=snapshot.causes(),
         )
 

@@ -281,6 +281,7 @@ def test_routines_setups_constants_and_mirrored_names(written: Written, tmp_path
 def test_things_that_pickle_badly(written: Written, tmp_path: Path) -> None:
     cell = """
     import functools, enum, dataclasses, random
+    import mce_notebook as mce
     from numpy.random import normal
     import numpy as np
     @functools.lru_cache(maxsize=7)
@@ -300,6 +301,7 @@ def test_things_that_pickle_badly(written: Written, tmp_path: Path) -> None:
     def draws():
         return random.gauss(0, 1), normal(), np.random.rand()
     def point(n):
+        assert mce.__version__
         return cached(n) + Color.RED.value + P().a + Child().v() + recursive(3), draws()
     """
     written.pack(from_function(run_cell(cell, {})["point"], ("n",)))

@@ -1,8 +1,10 @@
 import re
+import shutil
 import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mce_notebook.errors import NameConflict
@@ -247,3 +249,39 @@ def test_errors_of_a_handle_are_one_message_too(notebook):
     assert not notebook.run("mine()")
     assert "in mine" in re.sub(r"\x1b\[[\d;]*m", "", notebook.error)
     assert "handle.py" not in notebook.error
+
+
+def test_rows_give_dates_and_objects_back_as_the_loops_do(notebook):
+    notebook.run("import datetime as dt, pandas as pd")
+    loops = """
+rows = []
+for day in pd.date_range("2024-01-01", periods=2):
+    for span in [dt.timedelta(days=1), dt.timedelta(hours=3)]:
+        rows.append((day, span, day + span))
+"""
+    assert notebook.run("%%sweep dates --on inline" + loops), notebook.error
+    assert notebook.run(loops), notebook.error
+    found = notebook["dates"].rows()
+    assert found == notebook["rows"]
+    assert isinstance(found[0][2], np.datetime64)
+
+
+def test_a_package_of_lazy_modules_is_used_in_a_point(notebook):
+    notebook.run("import mce_notebook as mce")
+    cell = """
+rows = []
+for x in [1, 2]:
+    (mce.scratch() / "a.txt").write_text(str(x))
+    rows.append(2 * x)
+"""
+    assert notebook.run("%%sweep files --on inline" + cell), notebook.error
+    assert notebook["files"].rows() == [2, 4]
+    assert [path.name for path in notebook["files"].artifacts(x=1)] == ["a.txt"]
+
+
+def test_a_folder_that_was_deleted_is_told(notebook):
+    notebook.run("%%sweep gone --on inline\nrows = []\nfor x in [1, 2]:\n    rows.append(2 * x)\n")
+    shutil.rmtree(notebook["gone"].folder)
+    assert "is not at" in repr(notebook["gone"])
+    assert not notebook.run("gone.extend(x=[3])")
+    assert "it was deleted, moved or renamed" in notebook.error

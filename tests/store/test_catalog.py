@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -131,6 +132,23 @@ def test_archiving_frees_the_name(store: Store) -> None:
         assert json.loads((target / "sweep.json").read_text())["id"] == identity
     assert store.names() == []
     assert store.archived() == ["recovery-1", "recovery-2"]
+
+
+def test_what_a_writer_leaves_of_a_deleted_sweep_frees_the_name(store: Store) -> None:
+    first = store.create("recovery", 1)
+    shutil.rmtree(first.paths.folder)
+    first.beat(1, {"points": 3})
+    first.add_event(1, {"event": "stopped"})
+    assert "recovery" not in store
+    assert store.create("recovery", 2).events() == []
+
+
+def test_a_folder_that_is_no_sweep_is_not_touched(store: Store) -> None:
+    (store.root / "recovery").mkdir(parents=True)
+    (store.root / "recovery" / "paper.tex").write_text("mine")
+    with pytest.raises(StoreError, match=r"recovery is no sweep but has files in it \(paper.tex\)"):
+        store.create("recovery", 1)
+    assert (store.root / "recovery" / "paper.tex").read_text() == "mine"
 
 
 def test_removing_leaves_nothing(store: Store) -> None:
