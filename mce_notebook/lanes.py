@@ -13,6 +13,8 @@ from mce_notebook.order import Indices, Order, Ordering, Tiles, spread
 Mask = npt.NDArray[np.bool_]
 
 RANGES = 256  # index ranges wished for in a block
+LARGE = 16_384  # points; in a larger block they are so cheap that finding them in many short ranges would show
+LARGE_RANGES = 64  # ... wished for in such a block
 MOST_RANGES = 16_384  # ... and allowed, where guards cut tiles to pieces
 WINDOW = 131_072  # units of the order looked at together
 
@@ -129,7 +131,7 @@ class Lane:
 
     def draw(self, k: int) -> list[Block]:
         """Take at most `k` points, a little fewer where tiles do not fit; an empty list if none are left."""
-        cursor = self._cursor(max(1, k // RANGES))
+        cursor = self._cursor(max(1, k // (RANGES if k <= LARGE else LARGE_RANGES)))
         starts: list[Indices] = []
         lengths: list[Indices] = []
         need = min(k, self.left)

@@ -20,6 +20,7 @@ from mce_notebook.errors import DeclarationError
 from mce_notebook.plan import Block
 
 _FEW = 16
+_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Streams:
         columns: dict[str, Iterator[Any]] = {}
         if experiment.generator_names and experiment.streams in {"rng", "both"}:
             make = partial(stream.generator, fresh=True) if experiment.fresh_generators else stream.generator
-            columns[experiment.generator_names[0]] = map(make, keys)
+            columns[experiment.generator_names[0]] = map(make, _pairs(keys))
         if experiment.streams in {"seed", "both"}:
-            columns["seed"] = map(stream.seed, keys)
+            columns["seed"] = map(stream.seed, _pairs(keys))
         if experiment.global_rng == "seeded":
-            columns["<global>"] = map(stream.seed_globals, keys)
+            columns["<global>"] = map(stream.seed_globals, _pairs(keys))
         return columns
 
 
@@ -129,6 +130,12 @@ class Arguments:
         if len(order) == 1:
             return zip(map(operator.itemgetter(order[0]), rows))
         return map(operator.itemgetter(*order), rows)
+
+
+def _pairs(keys: np.ndarray) -> Iterator[list[int]]:
+    """Return the rows of an array as Python integers, a few thousand of them at a time."""
+    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
+    return itertools.chain.from_iterable(map(np.ndarray.tolist, chunks))
 
 
 def mirror(

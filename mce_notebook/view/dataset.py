@@ -103,6 +103,7 @@ class Snapshot:
         self._status = np.zeros(size, np.uint8)
         if self.cells.excluded is not None:
             self._status[self.cells.excluded] = EXCLUDED
+        self._tally = np.bincount(self._status, minlength=EXCLUDED + 1)
         self._status_buffer = Buffer(self._status)
         del self._status
         self._seconds: Buffer | None = None
@@ -147,8 +148,18 @@ class Snapshot:
             where = _cells(where)[won]
             status = None if status is None else status[won]
         code = status if status is not None else Status.DONE
-        self._status_buffer.write(where, code if current else Status.STALE)
+        self._mark(where, code if current else Status.STALE)
         self._scatter(batch, columns, where, rows, fresh)
+
+    def _mark(self, where: Where, code: npt.NDArray[np.uint8] | Status) -> None:
+        """Set the status of cells, and count along: a million codes take longer to count than to keep."""
+        before = self._status_buffer.read(where)
+        self._tally -= np.bincount(before, minlength=EXCLUDED + 1)
+        if isinstance(code, Status):
+            self._tally[code] += before.size
+        else:
+            self._tally += np.bincount(code, minlength=EXCLUDED + 1)
+        self._status_buffer.write(where, code)
 
     def _scatter(
         self, batch: Batch, columns: Mapping[str, Column], where: Where, rows: Booleans | None, fresh: bool
@@ -303,12 +314,16 @@ class Snapshot:
     def left(self) -> int:
         """Count the points that are still to be computed, those asked for again included (see `coverage.todo`)."""
         with self._lock:
-            status, shown = self.status(), self.declaration
+            shown = self.declaration
+            if shown.rerun not in AGAIN:
+                counts = self.counts()
+                stale = 0 if shown.hold_stale else counts[Status.STALE]
+                return counts[Status.PENDING] + counts[Status.RUNNING] + stale
+            status = self.status()
             left = (status == Status.PENDING) | (status == Status.RUNNING)
             if not shown.hold_stale:
                 left |= status == Status.STALE
-            if shown.rerun in AGAIN:
-                left |= self._asked_again(status)
+            left |= self._asked_again(status)
             return int(np.count_nonzero(left))
 
     def _asked_again(self, status: npt.NDArray[np.uint8]) -> Booleans:
@@ -336,8 +351,16 @@ class Snapshot:
 
     def counts(self) -> dict[Status, int]:
         """Count the points in each status."""
-        counted = np.bincount(self.status(), minlength=EXCLUDED + 1)
-        return {status: int(counted[status]) for status in Status}
+        with self._lock:
+            counted = self._tally.copy()
+            conflicts = list(self._conflicting())
+            if conflicts:
+                counted -= np.bincount(self._status_buffer.read(np.array(conflicts)), minlength=EXCLUDED + 1)
+                counted[Status.FAILED] += len(conflicts)
+            running = int(np.count_nonzero(self._status_buffer.read(self._running()) == Status.PENDING))
+            counted[Status.PENDING] -= running
+            counted[Status.RUNNING] += running
+            return {status: int(counted[status]) for status in Status}
 
     def dataset(self, *, sealed: bool = False) -> "xr.Dataset":
         """Show what is known now: outputs first, `status` last, the user's coordinates.

@@ -110,7 +110,8 @@ class LocalWorkers:
             silence_logs=False,
         )
         connect: Any = Client
-        client = await connect(cluster, asynchronous=True, set_as_default=False)
+        # Results come straight from the workers, not encrypted once more on a way over the scheduler.
+        client = await connect(cluster, asynchronous=True, set_as_default=False, direct_to_workers=True)
         scheduler = cluster.scheduler
         started = cls(cluster, client, DaskPool(client, lambda: list(scheduler.workers)))
         await client.wait_for_workers(count)
