@@ -92,9 +92,11 @@ def png(dataset: "xr.Dataset", progress: "Progress", value: str | None = None) -
 def _drawn(dataset: "xr.Dataset", progress: "Progress", about: Subject | None, cells: int) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from PIL import Image
 
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    # Titles find their place only while drawing, after the layout: without the padding (inches) their top is cut.
+    figure = Figure(figsize=SIZE, dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.12))
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if about is None:
