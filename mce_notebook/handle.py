@@ -1,5 +1,6 @@
 """The handle a user holds on one sweep: its data while it runs and after, and what can be asked of it."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ class Sweep:
         if progress.state in ("cancelled", "paused", "stopped", "interrupted") and progress.pending:
             raise SweepStopped(
                 f"`{self.name}` is {progress.state} with {progress.pending:,} of {progress.total:,} points not computed"
-                f"{': ' + progress.message if progress.message else ''}. `{self.name}.resume()` goes on; "
+                f"{': ' + progress.message.rstrip('.') if progress.message else ''}. `{self.name}.resume()` goes on; "
                 f"`{self.name}.dataset` is what is known so far."
             )
         if progress.stale and not stale:
@@ -329,8 +330,10 @@ class Sweep:
         before = self._declaration()
         options = Options.from_json({**before.options, "rerun": rerun})
         info = {"notes": before.notes, "sinks": before.sinks, "tail": before.tail}
+        # Its folder may have been renamed since.
+        experiment = dataclasses.replace(self._live_experiment(), name=self.name)
         proposal = Proposal(
-            self._live_experiment(),
+            experiment,
             grid,
             options,
             before.kind,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.errors import StoreError
 from mce_notebook.plan import Block
 from mce_notebook.run.protocol import Task
 from mce_notebook.store.frames import SPILL, Failure, Frame, Outcomes, encode, spill
@@ -49,10 +50,18 @@ def failure_frames(task: Task, block: Block, failure: Failure) -> list[Frame]:
 
 
 def spilled(frames: list[Frame], folder: Path | None) -> list[Frame]:
-    """Return frames with their large payloads written to `folder`, where there is one."""
+    """Return frames with their large payloads written to `folder`, where there is one and it can be written."""
     if folder is None:
         return frames
-    return [spill(frame, folder) if frame.nbytes > SPILL else frame for frame in frames]
+    return [_spilled(frame, folder) if frame.nbytes > SPILL else frame for frame in frames]
+
+
+def _spilled(frame: Frame, folder: Path) -> Frame:
+    try:
+        return spill(frame, folder)
+    except StoreError:
+        # A full disk is no failure of the points: the host, which gets the frame whole, waits until there is room.
+        return frame
 
 
 def failed_count(frames: list[Frame]) -> int:

@@ -193,8 +193,8 @@ class SweepStore:
 
     @property
     def name(self) -> str:
-        """Name of the sweep, as it was spelled when it was made."""
-        return str(self.record["name"])
+        """Name of the sweep, which is that of its folder: a folder that is renamed renames its sweep."""
+        return self.paths.folder.name
 
     @property
     def id(self) -> str:

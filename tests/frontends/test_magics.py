@@ -285,3 +285,11 @@ def test_a_folder_that_was_deleted_is_told(notebook):
     assert "is not at" in repr(notebook["gone"])
     assert not notebook.run("gone.extend(x=[3])")
     assert "it was deleted, moved or renamed" in notebook.error
+
+
+def test_a_folder_that_was_renamed_goes_on_under_its_new_name(notebook):
+    notebook.run("%%sweep old --on inline\nrows = []\nfor x in [1, 2]:\n    rows.append(2 * x)\n")
+    folder = notebook["old"].folder
+    folder.rename(folder.with_name("new"))
+    assert notebook.run("import mce_notebook as mce\nnew = mce.open('new')\nnew.extend(x=[3])"), notebook.error
+    assert (notebook["new"].name, notebook["new"].rows()) == ("new", [2, 4, 6])

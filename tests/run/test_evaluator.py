@@ -521,3 +521,16 @@ def test_large_payloads_go_to_files_of_their_own(notebook, tmp_path):
     runner.run((0, 3), each=True)
     assert sum(frame.nbytes for frame in runner.frames) < 10_000
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 3 * 200_000 * 8
+
+
+def test_payloads_without_room_are_no_failures_of_points(notebook, tmp_path):
+    points = grid(i=list(range(3)))
+    (tmp_path / "full").write_text("a file, where nothing can be put")
+    runner = Runner(
+        notebook.function("import numpy as np\ndef f(i): return np.full(200_000, i)", points),
+        points,
+        big=tmp_path / "full",
+    )
+    runner.run((0, 3), each=True)
+    assert sum(failed for _, failed in runner.handed) == 0
+    assert sum(frame.nbytes for frame in runner.frames) > 3 * 200_000 * 8
