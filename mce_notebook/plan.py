@@ -83,7 +83,7 @@ class Plan:
             for part, base, depth in zip(grid.parts, grid.starts.tolist(), self._prefix.depths, strict=False)
         ]
         self._totals = [region.left for region in self._regions]
-        self.remaining = sum(self._totals)
+        self.remaining = self._listed = sum(self._totals)
 
     def _region(self, shape: Sequence[int], base: int, depth: int | None, ordering: Ordering) -> "Lane | Prefixed":
         if depth is None or not shape:
@@ -145,7 +145,7 @@ class Plan:
         """Return how many points the next block should have."""
         if seconds is None:
             # Stopped early where points are slow; where they are few and fast, nobody waits for a second round.
-            k = min(PROBE, -(-self.remaining // self._workers))
+            k = min(PROBE, max(1, self._listed // self._workers))
         else:
             seconds = max(seconds, 1e-9)
             target = max(SECONDS, self._workers / TASKS_PER_SECOND)

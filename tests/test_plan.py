@@ -176,7 +176,7 @@ def test_blocks_take_half_a_second_and_shrink_at_the_end() -> None:
 
 def test_unknown_points_are_probed_in_blocks_for_every_worker() -> None:
     plan = Plan(shaped((8,)), workers=2)
-    assert [plan.take().count for _ in range(4)] == [4, 2, 1, 1]
+    assert [plan.take().count for _ in range(2)] == [4, 4]
     many = Plan(shaped((70,)), workers=64)
     assert all(many.take() is not None for _ in range(64))
     assert Plan(shaped((1,)), workers=64).take().count == 1

@@ -311,12 +311,18 @@ class Snapshot:
                 status[running[status[running] == Status.PENDING]] = Status.RUNNING
             return status
 
-    def left(self) -> int:
-        """Count the points that are still to be computed, those asked for again included (see `coverage.todo`)."""
+    def left(self, counts: Mapping[Status, int] | None = None) -> int:
+        """Count the points that are still to be computed, those asked for again included (see `coverage.todo`).
+
+        Parameters
+        ----------
+        counts : mapping, optional
+            What `counts` just gave.
+        """
         with self._lock:
             shown = self.declaration
             if shown.rerun not in AGAIN:
-                counts = self.counts()
+                counts = self.counts() if counts is None else counts
                 stale = 0 if shown.hold_stale else counts[Status.STALE]
                 return counts[Status.PENDING] + counts[Status.RUNNING] + stale
             status = self.status()
@@ -339,9 +345,9 @@ class Snapshot:
         asked: Booleans = again & (status != EXCLUDED)
         return asked
 
-    def _running(self) -> Integers:
+    def _running(self, host: HostSigns | None = None) -> Integers:
         """Cells of the blocks that workers have now, as the host says."""
-        spans = HostSigns.of(self._sweep, time.time()).in_flight
+        spans = (host or HostSigns.of(self._sweep, time.time())).in_flight
         if not spans:
             return np.empty(0, np.int64)
         size = self.declaration.grid.size
@@ -349,15 +355,21 @@ class Snapshot:
         cells = self.cells.of(np.concatenate(listed))
         return cells[cells >= 0]
 
-    def counts(self) -> dict[Status, int]:
-        """Count the points in each status."""
+    def counts(self, host: HostSigns | None = None) -> dict[Status, int]:
+        """Count the points in each status.
+
+        Parameters
+        ----------
+        host : HostSigns, optional
+            Signs of life just read; read for the occasion otherwise.
+        """
         with self._lock:
             counted = self._tally.copy()
             conflicts = list(self._conflicting())
             if conflicts:
                 counted -= np.bincount(self._status_buffer.read(np.array(conflicts)), minlength=EXCLUDED + 1)
                 counted[Status.FAILED] += len(conflicts)
-            running = int(np.count_nonzero(self._status_buffer.read(self._running()) == Status.PENDING))
+            running = int(np.count_nonzero(self._status_buffer.read(self._running(host)) == Status.PENDING))
             counted[Status.PENDING] -= running
             counted[Status.RUNNING] += running
             return {status: int(counted[status]) for status in Status}

@@ -141,8 +141,10 @@ class Progress:
         # The host's word first, then the log: what it wrote before it said `done` must not look missing.
         host = HostSigns.of(sweep, now)
         snapshot.update()
-        counts = {status.name.lower(): count for status, count in snapshot.counts().items()}
-        left = snapshot.left()
+        host = HostSigns.of(sweep, now)
+        found = snapshot.counts(host)
+        counts = {status.name.lower(): count for status, count in found.items()}
+        left = snapshot.left(found)
         state = host.state(left, now)
         known = snapshot.cells.total - left
         rates = None
