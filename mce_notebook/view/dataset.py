@@ -312,13 +312,7 @@ class Snapshot:
             return status
 
     def left(self, counts: Mapping[Status, int] | None = None) -> int:
-        """Count the points that are still to be computed, those asked for again included (see `coverage.todo`).
-
-        Parameters
-        ----------
-        counts : mapping, optional
-            What `counts` just gave.
-        """
+        """Count the points still to be computed, those asked for again included; `counts` saves counting again."""
         with self._lock:
             shown = self.declaration
             if shown.rerun not in AGAIN:
@@ -356,13 +350,7 @@ class Snapshot:
         return cells[cells >= 0]
 
     def counts(self, host: HostSigns | None = None) -> dict[Status, int]:
-        """Count the points in each status.
-
-        Parameters
-        ----------
-        host : HostSigns, optional
-            Signs of life just read; read for the occasion otherwise.
-        """
+        """Count the points in each status; `host` saves reading its signs of life again."""
         with self._lock:
             counted = self._tally.copy()
             conflicts = list(self._conflicting())

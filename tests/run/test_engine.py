@@ -399,12 +399,12 @@ def test_pause_taken_back_before_blocks_ended_goes_on() -> None:
 
 @pytest.mark.parametrize(("limit", "least"), [(5, 6), (0.5, 20)])
 def test_too_many_failures_stop_the_sweep_until_resume(limit: float, least: int) -> None:
-    ledger = MemoryLedger([4000], Options(max_failures=limit))
-    pool = UnsteadyPool(pause=0.002, failing=frozenset(range(0, 4000, 1)))
+    ledger = MemoryLedger([40_000], Options(max_failures=limit))
+    pool = UnsteadyPool(pause=0.002, failing=frozenset(range(0, 40_000, 1)))
     assert drive(ledger, pool) == "stopped"
     assert ledger.verb == "stop"
     assert "failures" in ledger.ended[0][1]
-    assert least <= len(ledger.outcomes("v")) < 4000
+    assert least <= len(ledger.outcomes("v")) < 40_000
     # Running it again waits for `resume`.
     assert drive(ledger, pool) == "stopped"
 
@@ -512,7 +512,7 @@ def test_a_declaration_that_cannot_be_read_is_told_to_who_asked() -> None:
 
 
 def test_a_host_that_leaves_lets_blocks_end_then_kills_them() -> None:
-    ledger = MemoryLedger([5000])
+    ledger = MemoryLedger([50_000])
     pool = UnsteadyPool(pause=0.01)
 
     async def story(engine: Engine) -> None:
@@ -522,7 +522,7 @@ def test_a_host_that_leaves_lets_blocks_end_then_kills_them() -> None:
 
     assert drive(ledger, pool, story) == "interrupted"
     assert not pool.interrupted
-    assert sum(pool.calls.values()) == len(ledger.outcomes("v")) < 5000
+    assert sum(pool.calls.values()) == len(ledger.outcomes("v")) < 50_000
 
     async def impatient(engine: Engine) -> None:
         pool.stuck = asyncio.Event()
