@@ -47,13 +47,14 @@ class HostSigns:
         verb = str(self.intent.get("verb", "run"))
         if self.alive and said in ("starting", "running", "draining", ""):
             return "running" if left or said != "running" else "done"
-        if self.alive and said == "paused":
+        asked = _seconds(self.intent.get("time"))
+        if self.alive and said == "paused" and (verb in _WANTED or asked <= self._last_seen()):
+            # By an order, or by itself because nothing can be written; not when `resume` came after.
             return _WANTED.get(verb, "paused")
         if not left:
             return "done"
         if verb in _WANTED:
             return _WANTED[verb]
-        asked = _seconds(self.intent.get("time"))
         if asked > self._last_seen() and now - asked < PATIENCE:
             return "queued"
         return "stopped" if said == "stopped" else "interrupted"
