@@ -259,7 +259,8 @@ class _Evaluator:
         raise Unvectorisable
 
     def _ufunc(self, function: np.ufunc, arguments: list[Column]) -> Column:
-        if len(arguments) != function.nin:
+        if len(arguments) != function.nin or any(argument.dtype.kind == "b" for argument in arguments):
+            # Of a bool, NumPy makes one of its own kind, which refuses the arithmetic of Python's.
             raise Unvectorisable
         for argument in arguments:
             # NumPy turns a wide integer into a float just as it does for the scalar.

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.columns import coordinate
@@ -50,6 +50,7 @@ expressions = st.recursive(
         st.sampled_from([0.0, 0.5, -1.5, 1e200, float("inf"), float("nan"), 3.0]), min_size=1, max_size=4, unique=True
     ),
 )
+@example("flag == (np.floor(flag) > 0)", [0], [0.0])
 def test_vectors_give_what_python_gives(expression: str, whole: list[int], real: list[float]) -> None:
     flags, constant = [False, True], 3
     columns = {
