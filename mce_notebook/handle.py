@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mce_notebook.declare import bundle
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
+from mce_notebook.declare.subsets import check_labels
 from mce_notebook.errors import HostError, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
 from mce_notebook.launch import Launched, Proposal, launch, start
 from mce_notebook.store.catalog import SweepStore
@@ -256,9 +257,15 @@ class Sweep:
             Which, when no labels are given.
         **labels
             A label or a list of labels by axis.
+
+        Raises
+        ------
+        GridError
+            If no point has these labels.
         """
         if labels:
             selection = {name: list(v) if isinstance(v, list | tuple) else [v] for name, v in labels.items()}
+            check_labels(self.grid, selection)
             return self._declare(self._live_grid(), joins=True, selection=selection)
         return self._declare(self._live_grid(), joins=True, rerun=what)
 

@@ -1,22 +1,23 @@
 """What is known of the points of a declaration, from the sidecars and the end of the log behind them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mce_notebook.declare.grid import Part, Status
+from mce_notebook.declare.grid import Status
+from mce_notebook.declare.subsets import selected
 from mce_notebook.store.big import Payload, is_there
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Batch
-from mce_notebook.store.merge import Standing
+from mce_notebook.store.merge import Source, Standing, Where
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.sidecar import Entry, covered, read_sidecar
 
-_FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
+FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,76 +95,68 @@ def unknown(size: int) -> Known:
 
 
 def todo(found: Known, declaration: Declaration) -> np.ndarray:
-    """Decide which points still have to run, bool[N].
-
-    New points run; stale ones unless the declaration holds them back; others only where a rerun asks for them and their
-    outcome is of an earlier generation, so that a rerun that was cut goes on where it stopped.
-    """
-    pending = found.status == int(Status.PENDING)
-    older = found.generation < declaration.generation
-    wanted: np.ndarray = pending if not declaration.hold_stale else pending & ~found.stale
-    if declaration.rerun == "stale":
-        wanted = pending
-    elif declaration.rerun == "failed":
-        wanted = wanted | (np.isin(found.status, _FAILED) & older)
-    elif declaration.rerun == "all":
-        wanted = pending | older
-    elif declaration.rerun == "points":
-        wanted = wanted | (selected(declaration) & older)
+    """Decide which points still have to run, bool[N]."""
+    wanted = to_run(
+        declaration,
+        pending=found.status == int(Status.PENDING),
+        stale=found.stale,
+        failed=np.isin(found.status, FAILED),
+        older=found.generation < declaration.generation,
+        chosen=lambda: selected(declaration.grid, declaration.selection or {}),
+    )
     mask = declaration.grid.mask()
     return wanted if mask is None else wanted & mask
 
 
-def selected(declaration: Declaration) -> np.ndarray:
-    """Find the points a declaration selects by labels, bool[N]; names left out take every label."""
-    wanted = declaration.selection or {}
-    return np.concatenate([_selected(part, wanted) for part in declaration.grid.parts])
+def to_run(
+    declaration: Declaration,
+    *,
+    pending: np.ndarray,
+    stale: np.ndarray,
+    failed: np.ndarray,
+    older: np.ndarray,
+    chosen: Callable[[], np.ndarray],
+) -> np.ndarray:
+    """Decide which points run, from what is known of them.
+
+    New points run; stale ones unless the declaration holds them back; others only where a rerun asks for them and their
+    outcome is of an earlier generation, so that a rerun that was cut goes on where it stopped.
+
+    Parameters
+    ----------
+    declaration : Declaration
+    pending, stale, failed : bool[n]
+        No outcome at the current version; of these, a good one at another; a failure at the current version.
+    older : bool[n]
+        The outcome is of an earlier generation than the declaration, or there is none.
+    chosen : callable
+        Returns bool[n], the points the declaration selects.
+
+    Returns
+    -------
+    bool[n]
+    """
+    wanted: np.ndarray = pending & ~stale if declaration.hold_stale and declaration.rerun != "stale" else pending
+    if declaration.rerun == "all":
+        wanted = pending | older
+    elif declaration.rerun == "failed":
+        wanted = wanted | (failed & older)
+    elif declaration.rerun == "points":
+        wanted = wanted | (chosen() & older)
+    return wanted
 
 
-def _selected(part: Part, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
-    if not set(wanted) <= set(part.names):
-        return np.zeros(part.size, bool)
-    chosen = np.ones(part.shape, bool)
-    for dimension, axis in enumerate(part.axes):
-        rows = np.ones(axis.size, bool)
-        for column in axis.coordinates:
-            if column.name in wanted:
-                rows &= _matching(column.labels, wanted[column.name])
-        shape = [1] * len(part.axes)
-        shape[dimension] = -1
-        chosen &= rows.reshape(shape)
-    return chosen.ravel()
-
-
-def _matching(labels: np.ndarray, wanted: Sequence[Any]) -> np.ndarray:
-    found = np.zeros(len(labels), bool)
-    for label in wanted:
-        if labels.dtype.kind in "fc" and isinstance(label, int | float | complex):
-            found |= np.isclose(labels, label, rtol=1e-12, atol=0, equal_nan=True)
-        elif labels.dtype.kind in "biu" and isinstance(label, int | float):
-            found |= labels == label
-        else:
-            # Dates and objects come out of a declaration's record as text.
-            found |= labels.astype(str) == str(label)
-    return found
-
-
-def _enter(found: Known, standing: Standing, cover: Cover, positions: np.ndarray, current: bool, recency: int) -> None:
-    counts = standing.admit(
-        positions,
-        cover.status,
-        generation=cover.generation,
-        order=cover.order,
-        current=current,
-        recency=recency,
-    )
-    chosen = positions[counts]
-    if not len(chosen):
-        return
+def _enter(found: Known, standing: Standing, cover: Cover, where: Where, current: bool, recency: int) -> None:
+    source = Source(current, 0 if current else recency, cover.generation, cover.order)
+    counts, _ = standing.admit(where, cover.status, source)
+    rows: Any = slice(None) if counts is None else counts
+    chosen: Any = where
+    if counts is not None:
+        chosen = (np.arange(where.start, where.stop) if isinstance(where, slice) else where)[counts]
     spent = np.nan if cover.seconds is None else cover.seconds
-    found.seconds[chosen] = spent[counts] if isinstance(spent, np.ndarray) else spent
+    found.seconds[chosen] = spent[rows] if isinstance(spent, np.ndarray) else spent
     if current:
-        found.status[chosen] = int(Status.DONE) if cover.status is None else cover.status[counts]
+        found.status[chosen] = int(Status.DONE) if cover.status is None else cover.status[rows]
         found.generation[chosen] = cover.generation
         found.stale[chosen] = False
     else:
@@ -190,12 +183,14 @@ class _Places:
             return number
         return self._recency.get(number)
 
-    def of(self, cover: Cover) -> np.ndarray:
-        """Return listed indices, int64[n], -1 for points outside."""
+    def of(self, cover: Cover) -> Where:
+        """Return listed indices, a slice or int64[n], -1 for points outside."""
         index = cover.index
         places = self._map(cover.declaration)
         if places is None:
             size = self._wanted.grid.size
+            if isinstance(index, range) and index.stop <= size:
+                return slice(index.start, index.stop)
             listed = np.arange(index.start, index.stop) if isinstance(index, range) else index
             return np.where((listed >= 0) & (listed < size), listed, -1)
         if isinstance(index, range):

@@ -1,70 +1,172 @@
-"""Which of several outcomes of one point counts."""
+"""Which of several outcomes of one point counts: for hosts that look for work and for views alike.
 
-from typing import Any
+The current version comes before any other, among others the one declared last; then the highest generation, good before
+failed, and the lowest (epoch, segment, offset). Logs only grow and writers never look at each other, so two hosts may
+both have computed a point. The rule looks at what the records are and not at when they are read, so every reader comes
+to the same.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
 
-_GOOD = (int(Status.DONE), int(Status.SKIPPED))
+Where = slice | npt.NDArray[np.int64]
+
+GOOD = (int(Status.DONE), int(Status.SKIPPED))
+_GROWTH = 1024
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a batch of outcomes comes from.
+
+    Parameters
+    ----------
+    current : bool
+        Made by the version that is current.
+    recency : int
+        Number of the last declaration of another version; 0 for the current one.
+    generation : int
+    order : tuple of int
+        (epoch, segment, offset) of the record.
+    version, worker : str
+    attempt : int
+    seconds : float
+        Mean of a point of the batch.
+    """
+
+    current: bool
+    recency: int
+    generation: int
+    order: tuple[int, int, int]
+    version: str = ""
+    worker: str = ""
+    attempt: int = 1
+    seconds: float = float("nan")
+
+    @property
+    def head(self) -> int:
+        """Sorts sources of different version or generation; the larger counts."""
+        return int(self.current) << 60 | self.recency << 32 | self.generation
+
+    @property
+    def place(self) -> int:
+        """Sorts sources of equal head; the smaller counts.
+
+        Frames start at multiples of eight bytes, and one that was not spilled may be far larger than a segment: 17 bits
+        for the epoch, 14 for the segment, 35 for the offset (32 GiB).
+        """
+        epoch, segment, offset = self.order
+        return epoch << 46 | segment << 32 | offset >> 3
+
+
+@dataclass(eq=False)
 class Standing:
-    """For each point, the rank of the outcome that counts so far.
-
-    The current version comes before any other, among others the one declared last; then the highest generation, good
-    before failed, and the lowest (epoch, segment, offset). The order in which outcomes arrive does not matter.
+    """For each point, the source of the outcome that counts so far, and whether that outcome is good.
 
     Parameters
     ----------
     size : int
-        Number of listed points.
+        Number of points.
+    sources : list of Source
+        In the order they came.
     """
 
-    def __init__(self, size: int):
-        self._rank = np.zeros(size, np.int64)
-        self._place = np.zeros(size, np.int64)
+    size: int
+    sources: list[Source] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.source = np.full(self.size, -1, np.int32)
+        self.good = np.zeros(self.size, bool)
+        self._heads = np.empty(0, np.int64)
+        self._places = np.empty(0, np.int64)
 
     def admit(
-        self,
-        positions: np.ndarray,
-        status: np.ndarray | None,
-        *,
-        generation: int,
-        order: tuple[int, int, int],
-        current: bool = True,
-        recency: int = 0,
-    ) -> np.ndarray:
-        """Enter outcomes; returns which of them count now, bool[n].
+        self, where: Where, status: npt.NDArray[np.uint8] | None, source: Source
+    ) -> tuple[npt.NDArray[np.bool_] | None, bool]:
+        """Enter the outcomes of a batch.
 
         Parameters
         ----------
-        positions : ndarray[n] of int64
-            Listed indices; -1 for points that are not in the grid.
-        status : ndarray[n] of uint8, or None when all are done
-        generation : int
-        order : tuple of int
-            (epoch, segment, offset).
-        current : bool
-            Whether the outcomes belong to the current version. Of other versions only good ones are admitted.
-        recency : int
-            Number of the last declaration of that version.
+        where : slice or int64[k]
+            Distinct points; -1 for outcomes of points that are not there.
+        status : uint8[k] or None
+            None when all are done. Of other versions only good outcomes are admitted: a failure says nothing about the
+            code as it is now.
+        source : Source
+
+        Returns
+        -------
+        counts : bool[k] or None
+            The outcomes that count now; None for all.
+        fresh : bool
+            None of those points had an outcome before.
         """
-        good = np.ones(len(positions), bool) if status is None else np.isin(status, _GOOD)
-        admitted = (positions >= 0) & (good | current)
-        first = (1 << 40 if current else min(recency, (1 << 20) - 1) << 20) + (min(generation, (1 << 18) - 1) << 1) + 1
-        rank = np.where(good, first + 1, first)
-        place = _place(order)
-        held_rank, held_place = self._rank[positions], self._place[positions]
-        # Ranks start at 1, so that 0 stands for no outcome at all.
-        admitted &= (rank > held_rank) | ((rank == held_rank) & (place < held_place))
-        chosen: Any = positions[admitted]
-        self._rank[chosen] = rank[admitted]
-        self._place[chosen] = place
-        return admitted
+        good = True if status is None else np.isin(status, GOOD)
+        keep = _admissible(where, good, source.current)
+        if keep is not None:
+            if not keep.any():
+                return keep, False
+            where = _listed(where)[keep]
+            good = good if isinstance(good, bool) else good[keep]
+        number = self._register(source)
+        before = self.source[where]
+        if not before.size or int(before.max()) < 0:
+            self.source[where] = number
+            self.good[where] = good
+            return keep, True
+        good = np.broadcast_to(np.asarray(good), before.shape)
+        won = self._wins(before, self.good[where], good, source)
+        points = _listed(where)[won]
+        self.source[points] = number
+        self.good[points] = good[won]
+        if keep is None:
+            return won, False
+        keep[keep] = won
+        return keep, False
+
+    def generations(self) -> npt.NDArray[np.int64]:
+        """Return the generation of the outcome that counts, at the current version; -1 where there is none."""
+        table = np.array([*(each.generation if each.current else -1 for each in self.sources), -1], np.int64)
+        return table[self.source]
+
+    def _wins(
+        self,
+        before: npt.NDArray[np.int32],
+        was_good: npt.NDArray[np.bool_],
+        good: npt.NDArray[np.bool_],
+        source: Source,
+    ) -> npt.NDArray[np.bool_]:
+        heads, places = self._heads[before], self._places[before]
+        head, place = source.head, source.place
+        equal = heads == head
+        better = (heads < head) | (equal & good & ~was_good) | (equal & (good == was_good) & (place < places))
+        won: npt.NDArray[np.bool_] = (before < 0) | better
+        return won
+
+    def _register(self, source: Source) -> int:
+        number = len(self.sources)
+        if number == self._heads.size:
+            spare = np.zeros(max(_GROWTH, number), np.int64)
+            self._heads = np.concatenate([self._heads, spare])
+            self._places = np.concatenate([self._places, spare])
+        self._heads[number], self._places[number] = source.head, source.place
+        self.sources.append(source)
+        return number
 
 
-def _place(order: tuple[int, int, int]) -> int:
-    # Frames start at multiples of eight bytes; 19 + 16 + 28 bits.
-    epoch, segment, offset = order
-    return (epoch << 44) | (segment << 28) | (offset >> 3)
+def _admissible(where: Where, good: npt.NDArray[np.bool_] | bool, current: bool) -> npt.NDArray[np.bool_] | None:
+    """Return which outcomes can count at all; None for all."""
+    keep: npt.NDArray[np.bool_] | None = None
+    if not isinstance(where, slice) and where.size and int(where.min()) < 0:
+        keep = where >= 0
+    if not current and not isinstance(good, bool) and not good.all():
+        keep = good.copy() if keep is None else keep & good
+    return keep
+
+
+def _listed(where: Where) -> npt.NDArray[np.int64]:
+    return np.arange(where.start, where.stop) if isinstance(where, slice) else where

@@ -14,13 +14,14 @@ from mce_notebook.declare.grid import Status
 from mce_notebook.declare.subsets import selected
 from mce_notebook.errors import CorruptStore, SweepError, UnknownSweep
 from mce_notebook.store.columns import Column
+from mce_notebook.store.coverage import FAILED, to_run
 from mce_notebook.store.frames import Batch, Failure
+from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.view.buffers import Array, Buffer, Where, filled
 from mce_notebook.view.cells import Booleans, Cells, Integers, cells_of
 from mce_notebook.view.outputs import Output, Variables
 from mce_notebook.view.pieces import piece_of
-from mce_notebook.view.precedence import Precedence, Source
 from mce_notebook.view.signs import HostSigns
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MEANINGS = "pending running done failed killed timeout skipped stale"
 # Shown in cells of a cube that are no point of the design (guarded out, or holes of a ragged grid).
 EXCLUDED = 255
 AGAIN = ("failed", "points", "all")
-FAILURES = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
-GOOD = (int(Status.DONE), int(Status.SKIPPED))
 
 
 class Snapshot:
@@ -107,7 +106,7 @@ class Snapshot:
         self._status_buffer = Buffer(self._status)
         del self._status
         self._seconds: Buffer | None = None
-        self._precedence = Precedence(size)
+        self._standing = Standing(size)
         self._outputs = {
             name: Output(name, size, tuple(declaration.dims.get(name, ()))) for name in declaration.outputs or ()
         }
@@ -128,25 +127,17 @@ class Snapshot:
         where = self._where(batch)
         status = batch.status
         current = batch.version == self.declaration.version
-        keep = self._kept(where, status, current)
-        if keep is not None:
-            if not keep.any():
-                return
-            where = _cells(where)[keep]
-            status = None if status is None else status[keep]
-        good: Booleans | bool = True if status is None else np.isin(status, GOOD)
         recency = 0 if current else self._recency(batch.version)
         mean = np.nan if batch.total is None else batch.total / max(len(batch), 1)
         source = Source(
             current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt, mean
         )
-        won, fresh = self._precedence.admit(where, good, source)
-        if won is not None and not won.any():
-            return
-        rows = _rows(keep, won)
-        if won is not None:
-            where = _cells(where)[won]
-            status = None if status is None else status[won]
+        rows, fresh = self._standing.admit(where, status, source)
+        if rows is not None:
+            if not rows.any():
+                return
+            where = _cells(where)[rows]
+            status = None if status is None else status[rows]
         code = status if status is not None else Status.DONE
         self._mark(where, code if current else Status.STALE)
         self._scatter(batch, columns, where, rows, fresh)
@@ -243,17 +234,6 @@ class Snapshot:
             self._last = {one.version: one.number for one in self._sweep.declarations()}
         return self._last.get(version, 0)
 
-    def _kept(self, where: Where, status: npt.NDArray[np.uint8] | None, current: bool) -> Booleans | None:
-        """Rows that can be shown at all; None for all."""
-        keep = None
-        if not isinstance(where, slice) and where.size and int(where.min()) < 0:
-            keep = where >= 0
-        if not current and status is not None:
-            # A failure of another version says nothing about the code as it is now.
-            good = np.isin(status, GOOD)
-            keep = good if keep is None else keep & good
-        return keep
-
     # ---- looking ----
 
     @property
@@ -319,25 +299,25 @@ class Snapshot:
                 counts = self.counts() if counts is None else counts
                 stale = 0 if shown.hold_stale else counts[Status.STALE]
                 return counts[Status.PENDING] + counts[Status.RUNNING] + stale
-            status = self.status()
-            left = (status == Status.PENDING) | (status == Status.RUNNING)
-            if not shown.hold_stale:
-                left |= status == Status.STALE
-            left |= self._asked_again(status)
-            return int(np.count_nonzero(left))
+            # What readers find in conflict was computed all the same.
+            status = self._status_buffer.view((self.cells.size,))
+            stale = status == Status.STALE
+            left = to_run(
+                shown,
+                pending=stale | (status == Status.PENDING),
+                stale=stale,
+                failed=np.isin(status, FAILED),
+                older=self._standing.generations() < shown.generation,
+                chosen=self._selected,
+            )
+            return int(np.count_nonzero(left & (status != EXCLUDED)))
 
-    def _asked_again(self, status: npt.NDArray[np.uint8]) -> Booleans:
-        shown = self.declaration
-        again = self._precedence.generations() < shown.generation
-        if shown.rerun == "failed":
-            again &= np.isin(status, FAILURES)
-        elif shown.rerun == "points":
-            chosen = np.zeros(self.cells.size + 1, bool)
-            listed = np.flatnonzero(selected(shown.grid, shown.selection or {}))
-            chosen[self.cells.of(listed)] = True
-            again &= chosen[:-1]
-        asked: Booleans = again & (status != EXCLUDED)
-        return asked
+    def _selected(self) -> Booleans:
+        chosen = np.zeros(self.cells.size + 1, bool)
+        listed = np.flatnonzero(selected(self.declaration.grid, self.declaration.selection or {}))
+        # The last entry is for what has no cell.
+        chosen[self.cells.of(listed)] = True
+        return chosen[:-1]
 
     def _running(self, host: HostSigns | None = None) -> Integers:
         """Cells of the blocks that workers have now, as the host says."""
@@ -401,8 +381,8 @@ class Snapshot:
     def outcomes(self) -> "xr.Dataset":
         """How each outcome was made: seconds, worker, attempt and version, on the dimensions of `dataset`."""
         with self._lock:
-            sources = self._precedence.sources
-            source = self._precedence.source
+            sources = self._standing.sources
+            source = self._standing.source
             columns: Mapping[str, Array] = {
                 "seconds": np.array([*(each.seconds for each in sources), np.nan], np.float32),
                 "host": np.array([each.worker for each in sources] + [None], object),
@@ -439,10 +419,10 @@ class Snapshot:
         """Tail of what the point at a listed index printed, empty if it printed nothing."""
         with self._lock:
             cell = int(self.cells.of(np.array([listed]))[0])
-            number = int(self._precedence.source[cell]) if cell >= 0 else -1
+            number = int(self._standing.source[cell]) if cell >= 0 else -1
             if number < 0:
                 return ""
-            order = self._precedence.sources[number].order
+            order = self._standing.sources[number].order
             # A cold path: the batch is looked up in the log again, so that printed text needs no memory meanwhile.
             for batch in LogReader(self._sweep.paths).stream():
                 if batch.order == order:
@@ -482,12 +462,3 @@ def cause_of(failure: Failure) -> str:
 
 def _cells(where: Where) -> Integers:
     return np.arange(where.start, where.stop) if isinstance(where, slice) else where
-
-
-def _rows(keep: Booleans | None, won: Booleans | None) -> Booleans | None:
-    """Rows of the batch that are shown, after both sieves; None for all."""
-    if keep is None or won is None:
-        return won if keep is None else keep
-    rows = keep.copy()
-    rows[keep] = won
-    return rows

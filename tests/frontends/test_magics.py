@@ -293,3 +293,10 @@ def test_a_folder_that_was_renamed_goes_on_under_its_new_name(notebook):
     folder.rename(folder.with_name("new"))
     assert notebook.run("import mce_notebook as mce\nnew = mce.open('new')\nnew.extend(x=[3])"), notebook.error
     assert (notebook["new"].name, notebook["new"].rows()) == ("new", [2, 4, 6])
+
+
+def test_points_that_are_not_there_cannot_be_run_again(notebook):
+    notebook.run("%%sweep twice --on inline\nout = []\nfor x in [1, 2]:\n    out.append(2 * x)\n")
+    assert not notebook.run("twice.rerun(x=9)")
+    assert "no label 9" in notebook.error
+    assert notebook["twice"].state == "done"

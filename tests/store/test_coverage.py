@@ -13,7 +13,7 @@ from mce_notebook.store.coverage import known, todo, unknown
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Failure, Frame, Outcomes, encode, spill
 from mce_notebook.store.journal import Journal, claim_epoch
-from mce_notebook.store.merge import Standing
+from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
 
 Make = Callable[..., list[Frame]]
@@ -242,7 +242,8 @@ def test_the_order_of_arrival_does_not_matter(outcomes: list[Outcome], random: A
         for outcome in arrived:
             point, good, current, generation, order = outcome
             status = np.array([DONE if good else FAILED], np.uint8)
-            if standing.admit(np.array([point]), status, generation=generation, order=order, current=current).all():
+            counts, _ = standing.admit(np.array([point]), status, Source(current, 0, generation, order))
+            if counts is None or counts.all():
                 held[point] = outcome
         return held
 
