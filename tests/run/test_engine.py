@@ -447,19 +447,19 @@ def test_a_declaration_made_while_running_loses_and_repeats_nothing(
 
 
 def test_an_edited_cell_is_computed_anew_and_old_blocks_are_kept_apart() -> None:
-    ledger = MemoryLedger([400], versions=["old", "new"])
+    ledger = MemoryLedger([20_000], versions=["old", "new"])
     pool = UnsteadyPool(pause=0.005)
 
     async def story(engine: Engine) -> None:
         while not pool.calls:
             await asyncio.sleep(0.001)
-        ledger.sizes.append(400)
+        ledger.sizes.append(20_000)
         engine.poke()
 
     assert drive(ledger, pool, story) == "done"
-    assert sorted(ledger.outcomes("new")) == list(range(400))
+    assert sorted(ledger.outcomes("new")) == list(range(20_000))
     assert all(len(told) == 1 for told in ledger.outcomes("new").values())
-    assert ledger.beats[-1]["done"] == 400
+    assert ledger.beats[-1]["done"] == 20_000
 
 
 def test_code_that_may_not_be_loaded_stops_the_sweep_with_the_reason() -> None:
