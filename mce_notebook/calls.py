@@ -6,15 +6,17 @@ import difflib
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mce_notebook.declare import loops
 from mce_notebook.declare.experiment import from_function, from_nest
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.grid import grid as make_grid
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import DeclarationError, LoopError
 from mce_notebook.launch import Proposal
+
+if TYPE_CHECKING:
+    from mce_notebook.declare import loops
 
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Options)) | {"adopt", "replace"}
 STREAMS = ("rng", "seed")
@@ -122,7 +124,7 @@ def read_cell(
     )
 
 
-def _offered(offer: loops.Offer, cell: str) -> str:
+def _offered(offer: "loops.Offer", cell: str) -> str:
     """Tell of a rewriting that is worth having, with the lines it would change."""
     before, after = cell.rstrip().splitlines(), offer.cell.rstrip().splitlines()
     changed = difflib.unified_diff(before, after, "this cell", "as offered", lineterm="", n=1)
@@ -150,7 +152,10 @@ def _named(name: str, cell: str) -> str:
     return "\n".join([*lines[: last.lineno - 1], named, *lines[last.end_lineno :]])
 
 
-def _read(text: str, axes: Sequence[str] | None, name: str, first_line: int) -> loops.Nest:
+def _read(text: str, axes: Sequence[str] | None, name: str, first_line: int) -> "loops.Nest":
+    # Reading loops takes a dozen modules that a call of a function never needs.
+    from mce_notebook.declare import loops
+
     try:
         return loops.read(text, axes=axes, filename=f"<sweep {name}>", first_line=first_line)
     except LoopError as error:

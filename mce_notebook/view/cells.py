@@ -72,12 +72,25 @@ class Cells:
 
     @cached_property
     def coordinates(self) -> "xr.Coordinates":
-        """The coordinates as xarray wants them, with their indexes built once."""
-        import xarray as xr
+        """The coordinates as xarray wants them, with their indexes built once.
 
-        data = {column.name: ((column.dim,), column.labels) for column in self.columns}
-        # xarray indexes a coordinate named like its dimension; the others are labels only.
-        return xr.Dataset(coords=data).coords.copy()
+        Made of variables and indexes that need no conversion: for anything else xarray asks whether it is an array of
+        Dask, and imports `dask.array` for that, which takes longer than all the rest of a first look.
+        """
+        import xarray as xr
+        from xarray.indexes import PandasIndex
+
+        variables: dict[str, Any] = {}
+        indexes: dict[str, Any] = {}
+        for column in self.columns:
+            if column.name == column.dim:
+                # xarray indexes a coordinate named like its dimension; the others are labels only.
+                index = PandasIndex(column.labels, column.dim, coord_dtype=column.labels.dtype)
+                indexes[column.name] = index
+                variables.update(index.create_variables())
+            else:
+                variables[column.name] = xr.Variable((column.dim,), column.labels, fastpath=True)
+        return xr.Coordinates(variables, indexes)
 
     def codes(self, cells: Integers) -> dict[str, tuple[Integers, npt.NDArray[Any]]]:
         """For every coordinate, the position of its label in each of these cells, and the labels."""
