@@ -214,7 +214,8 @@ def _lost(frame: Frame, depth: int, problem: Problem) -> str:
     levels = nesting.descend(copy.deepcopy(frame.loop), frame.noise, frame.axes)
     names = [", ".join(level.names or level.counters) for level in levels]
     outer, inner = ", ".join(names[:depth]), ", ".join(names[depth:])
-    return f"{inner} stays inside the points and only {outer} runs in parallel: {problem.cause}"
+    verb = "runs" if depth == 1 else "run"
+    return f"{inner} stays inside the points and only {outer} {verb} in parallel: {problem.cause}"
 
 
 def _sinks(outline: Outline) -> tuple[Sink, ...]:

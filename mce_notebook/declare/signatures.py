@@ -97,8 +97,9 @@ def output_names(function: types.FunctionType | None, name: str) -> tuple[str, .
     Returns
     -------
     tuple of str or None
-        ``return mse, time`` gives both names and any other expression the name of the function; None where it returns
-        a dict, a named tuple or an xarray object, whose parts are named by the first outcome.
+        ``return mse, time`` gives both names and any other expression the name of the function; so does a parameter,
+        because no output can have the name of an axis. None where it returns a dict, a named tuple or an xarray
+        object, whose parts are named by the first outcome.
     """
     node = source_node(function.__code__) if function is not None else None
     if function is None or node is None:
@@ -109,17 +110,21 @@ def output_names(function: types.FunctionType | None, name: str) -> tuple[str, .
         found = [r.value for r in _returns(node.body) if r.value is not None]
     if any(_is_container(value, node, function) for value in found):
         return None
+    code = function.__code__
+    taken = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
     tuples = [value.elts for value in found if isinstance(value, ast.Tuple)]
     if not tuples or len(tuples) < len(found):
-        single = {value.id for value in found if isinstance(value, ast.Name)}
+        single = {value.id for value in found if isinstance(value, ast.Name)} - taken
         return (single.pop(),) if len(single) == 1 and len(found) == 1 else (name,)
     if len({len(elements) for elements in tuples}) > 1:
         return (name,)
-    return _unique([_element_name(column, name, number) for number, column in enumerate(zip(*tuples, strict=True))])
+    return _unique(
+        [_element_name(column, name, number, taken) for number, column in enumerate(zip(*tuples, strict=True))]
+    )
 
 
-def _element_name(column: Sequence[ast.expr], name: str, number: int) -> str:
-    names = {element.id for element in column if isinstance(element, ast.Name)}
+def _element_name(column: Sequence[ast.expr], name: str, number: int, taken: set[str]) -> str:
+    names = {element.id for element in column if isinstance(element, ast.Name)} - taken
     return names.pop() if len(names) == 1 else f"{name}_{number}"
 
 

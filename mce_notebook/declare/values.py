@@ -5,6 +5,7 @@ bytes, while `True` has others. What a function receives keeps its type: that is
 `pack_value` and `unpack_value`.
 """
 
+import copyreg
 import datetime as dt
 import enum
 import functools
@@ -251,8 +252,10 @@ def _framed(tag: bytes, parts: Sequence[bytes]) -> bytes:
 
 
 def _reduced(value: Any, path: tuple[int, ...]) -> bytes:
+    reduce = copyreg.dispatch_table.get(type(value))
     try:
-        state = value.__reduce_ex__(4)
+        # As pickle does: types may be reduced by a function that was registered for them, as NumPy's ufuncs are.
+        state: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
     except Exception as error:
         raise GridError(
             f"A {type(value).__name__} has no state to compare ({error}); give it a name: ('name', value)."

@@ -218,8 +218,8 @@ class Out(NamedTuple):
     ],
 )
 def test_outputs_are_named_by_what_is_returned(body: str, outputs) -> None:
-    namespace = run_cell(f"def f(mse, time):\n    {body}\n", {"Out": Out})
-    assert from_function(namespace["f"], ("mse", "time")).outputs == outputs
+    namespace = run_cell(f"def f(n):\n    mse, time = n, n\n    {body}\n", {"Out": Out})
+    assert from_function(namespace["f"], ("n",)).outputs == outputs
 
 
 def test_outputs_and_dims_can_be_given() -> None:
@@ -328,3 +328,15 @@ def test_experiments_compare_by_version_not_by_value() -> None:
     one = from_function(define("def f(n): return n"), ("n",))
     assert one != from_function(define("def f(n): return n"), ("n",))
     assert isinstance(one, Experiment)
+
+
+def test_a_parameter_that_is_returned_names_no_output():
+    def square(x):
+        x **= 2
+        return x
+
+    def both(x, y):
+        return x, x + y, y
+
+    assert from_function(square, ("x",)).outputs == ("square",)
+    assert from_function(both, ("x", "y")).outputs == ("both_0", "both_1", "both_2")

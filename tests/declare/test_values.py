@@ -214,3 +214,7 @@ def test_labels_are_readable_and_unique() -> None:
     labels = text_labels(values).tolist()
     assert labels == ["1", "'1'", "None", "RED", "canonical", "Model", "Model#2", "Model#3", "int(base=2)", "(1, 2)"]
     assert len(text_label("x" * 1000)) == 200
+
+
+def test_functions_of_numpy_are_told_apart_by_name():
+    assert canonical(np.sqrt) == canonical(np.sqrt) != canonical(np.exp)
