@@ -61,7 +61,7 @@ def recorded(sweep: SweepStore) -> Counter[int]:
     assert latest is not None
     for batch in reader.poll():
         index = np.asarray(batch.index)
-        values = batch.columns["steady"].values
+        values = batch.columns["steady"].values()
         good = np.ones(len(index), bool) if batch.status is None else batch.status == 2
         assert np.array_equal(values[good].astype(float), expected(sweep, index[good])), (
             "a value is not what was computed"
