@@ -1,0 +1,1 @@
+"""Benchmarks: each target beside the bare loop and the peers, as ratios of one run (`make bench`)."""
