@@ -24,6 +24,10 @@ ABSENT = -(2**55)  # added instead of an offset where there is no match; a few h
 
 def positions(grid: "Grid", other: "Grid", constants: Mapping[str, Any], other_constants: Mapping[str, Any]) -> Indices:
     """Return the listed index in `grid` of every point of `other`, -1 where absent; see `Grid.positions`."""
+    if len(grid.parts) == len(other.parts) == 1:
+        (part,), (theirs,) = grid.parts, other.parts
+        alone = _match(part, theirs, _given(part, grid, constants), _given(theirs, other, other_constants))
+        return np.full(other.size, -1, dtype=np.int64) if alone is None else alone
     found = np.full(other.size, -1, dtype=np.int64)
     kept = grid.mask() if len(grid.parts) > 1 else None
     for theirs, low in zip(other.parts, other.starts.tolist(), strict=False):
@@ -88,8 +92,9 @@ def _match(part: Part, theirs: Part, given: Mapping[str, Any], their_given: Mapp
         if offsets is None:
             return None
         total = total + offsets
-    full = np.broadcast_to(total, theirs.shape).reshape(-1)
-    return np.maximum(full, -1)
+    full = total if total.shape == theirs.shape else np.broadcast_to(total, theirs.shape).copy()
+    flat: Indices = full.reshape(-1)
+    return np.maximum(flat, -1, out=flat)
 
 
 @dataclass(frozen=True)
