@@ -90,6 +90,7 @@ def read_cell(
     notebook: str = "",
     adopt: bool = False,
     replace: bool = False,
+    first_line: int = 1,
 ) -> Proposal:
     """Read a cell, run what stands before its loops, and turn the loops into a proposal.
 
@@ -98,8 +99,8 @@ def read_cell(
     LoopError
         If the loops cannot be a sweep.
     """
-    text, first_line = _with_loops(name, cell, line_axes) if line_axes else (cell, 1)
-    nest = _read(text, axes, name, first_line)
+    text = _with_loops(name, cell, line_axes) if line_axes else cell
+    nest = _read(text, axes, name, first_line - len(line_axes or ()), first_line)
     if nest.head.strip():
         if execute is None:
             exec(compile(nest.head, nest.filename, "exec"), namespace)
@@ -131,10 +132,10 @@ def _offered(offer: "loops.Offer", cell: str) -> str:
     return "\n".join([f"line {offer.line}: the cell could {offer.title}", *changed])
 
 
-def _with_loops(name: str, cell: str, line_axes: Mapping[str, str]) -> tuple[str, int]:
-    """Write the axes of the line as loops around the cell; return the text and the number of its first line."""
+def _with_loops(name: str, cell: str, line_axes: Mapping[str, str]) -> str:
+    """Write the axes of the line as loops around the cell."""
     lines = [f"{' ' * depth}for {axis} in {text}:" for depth, (axis, text) in enumerate(line_axes.items())]
-    return "\n".join([*lines, textwrap.indent(_named(name, cell), " " * len(lines))]), 1 - len(lines)
+    return "\n".join([*lines, textwrap.indent(_named(name, cell), " " * len(lines))])
 
 
 def _named(name: str, cell: str) -> str:
@@ -152,17 +153,17 @@ def _named(name: str, cell: str) -> str:
     return "\n".join([*lines[: last.lineno - 1], named, *lines[last.end_lineno :]])
 
 
-def _read(text: str, axes: Sequence[str] | None, name: str, first_line: int) -> "loops.Nest":
+def _read(text: str, axes: Sequence[str] | None, name: str, first_line: int, users: int) -> "loops.Nest":
     # Reading loops takes a dozen modules that a call of a function never needs.
     from mce_notebook.declare import loops
 
     try:
         return loops.read(text, axes=axes, filename=f"<sweep {name}>", first_line=first_line)
     except LoopError as error:
-        if first_line == 1:
+        if first_line == users:
             raise
         # The loops are ours: the user's cell has neither those lines nor a rewriting that shows them.
-        line = error.line if error.line is not None and error.line >= 1 else None
+        line = error.line if error.line is not None and error.line >= users else None
         raise LoopError(error.cause, line, error.fix) from None
 
 

@@ -160,7 +160,7 @@ def draft(proposal: Proposal, root: Path) -> Draft:
     return Draft(proposal, sweep, grid, declaration, latest, found, wanted, held)
 
 
-def launch(proposal: Proposal, root: Path) -> Launched:
+def launch(proposal: Proposal, root: Path, *, attempts: int = 5) -> Launched:
     """Declare a sweep in the store at `root` and have it run.
 
     Raises
@@ -185,8 +185,10 @@ def launch(proposal: Proposal, root: Path) -> Launched:
     try:
         sweep = plan.sweep or _create(proposal, Store(root))
     except AlreadyExists:
+        if attempts <= 1:
+            raise
         # Another process declared it meanwhile; seen beside that, this may be no change at all, or a conflict.
-        return launch(proposal, root)
+        return launch(proposal, root, attempts=attempts - 1)
     for data in buffers:
         sweep.write_object(data)
     if not bundle.trusted(sweep.write_code(packed.key, packed.files)):

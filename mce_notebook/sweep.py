@@ -78,6 +78,7 @@ def declare_cell(
     store: str | Path | None = None,
     adopt: bool = False,
     replace: bool = False,
+    first_line: int = 1,
 ) -> Sweep:
     """Declare the sweep that the loops of a cell spell out.
 
@@ -103,6 +104,8 @@ def declare_cell(
         Root of the store.
     adopt, replace : bool
         Whether a name that belongs to another experiment is taken over, or its sweep put aside.
+    first_line : int
+        Number of the cell's first line in messages.
 
     Raises
     ------
@@ -119,6 +122,9 @@ def declare_cell(
         execute=execute,
         kind=kind,
         notebook=notebook,
+        adopt=adopt,
+        replace=replace,
+        first_line=first_line,
     )
     return _launched(proposal, store)
 

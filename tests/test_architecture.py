@@ -55,9 +55,7 @@ def run_python(code: str, *options: str) -> str:
 
 
 def tracked_files() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -219,11 +217,7 @@ INDEX_HOST = re.compile(rb"(?:pypi\.org|pythonhosted\.org|registry\.npmjs\.org|d
 
 def committed_text() -> list[tuple[str, bytes]]:
     found = [(path.relative_to(ROOT).as_posix(), path.read_bytes()) for path in tracked_files()]
-    return [
-        (name, text)
-        for name, text in found
-        if b"\0" not in text[:8192] and name != "tests/test_architecture.py"
-    ]
+    return [(name, text) for name, text in found if b"\0" not in text[:8192] and name != "tests/test_architecture.py"]
 
 
 def test_no_machine_path_is_committed() -> None:
@@ -246,9 +240,7 @@ def test_the_lock_installs_from_any_index() -> None:
     requirements = [line for line in lines if not line.startswith(" ")]
     assert requirements
     assert all(re.match(r"[a-z0-9][a-z0-9._-]*==\S+( ; .+)? \\$", line) for line in requirements)
-    assert all(
-        re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines if line[:1] == " "
-    )
+    assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines if line[:1] == " ")
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "load_ipython_extension"])

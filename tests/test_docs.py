@@ -19,9 +19,7 @@ PAGES = sorted(
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-MANUAL = "\n".join(
-    path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-)
+MANUAL = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def anchors(page: Path) -> set[str]:
@@ -30,9 +28,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def commands(
-    command: click.Command, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
             yield from commands(child, (*path, name))
@@ -41,9 +37,7 @@ def commands(
 
 
 def option_names(command: click.Command) -> list[str]:
-    names = [
-        name for parameter in command.params if isinstance(parameter, click.Option) for name in parameter.opts
-    ]
+    names = [name for parameter in command.params if isinstance(parameter, click.Option) for name in parameter.opts]
     return [name for name in names if name.startswith("--") and name != "--help"]
 
 

@@ -21,7 +21,7 @@ from mce_notebook.declare.values import (
 )
 from mce_notebook.errors import GridError
 
-AxisKind = Literal["single", "zip", "table", "replicate"]
+AxisKind = Literal["single", "zip", "table", "design", "replicate"]
 Digests = npt.NDArray[np.uint64]
 Values = Sequence[Any] | npt.NDArray[Any]
 

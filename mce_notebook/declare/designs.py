@@ -146,7 +146,7 @@ def _generator(seed: Any) -> np.random.Generator:
 def _table(columns: Mapping[str, Any]) -> Grid:
     check_names([check_name(name) for name in columns])
     found = tuple(coordinate(name, values) for name, values in columns.items())
-    return Grid((Part((_distinct(Axis(found, "table")),)),))
+    return Grid((Part((_distinct(Axis(found, "design")),)),))
 
 
 def _distinct(axis: Axis) -> Axis:

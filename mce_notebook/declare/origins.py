@@ -105,7 +105,23 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 # Distributions that never touch the global state of `random` or `numpy.random`, and parts of SciPy that may.
-_QUIET = frozenset({"numpy", "pyarrow", "xarray", "xxhash", "numba", "cloudpickle", "sympy", "mpmath", "h5py", "zarr"})
+_QUIET = frozenset(
+    {
+        "numpy",
+        "pyarrow",
+        "xarray",
+        "xxhash",
+        "numba",
+        "cloudpickle",
+        "sympy",
+        "mpmath",
+        "h5py",
+        "zarr",
+        "tqdm",
+        "joblib",
+    }
+)
+_RANDOM_OPTIMISERS = ("_basinhopping", "_differentialevolution", "_dual_annealing", "_shgo")
 _QUIET_SCIPY = frozenset(
     {
         "special",
@@ -130,5 +146,8 @@ def may_draw(module: str) -> bool:
         return False
     if source.distribution == "scipy":
         parts = module.split(".")
+        if parts[1:2] == ["optimize"]:
+            # Of the optimisers, only these are random; they draw from NumPy's global state.
+            return len(parts) < 3 or parts[2] in _RANDOM_OPTIMISERS
         return len(parts) > 1 and parts[1] not in _QUIET_SCIPY and not parts[1].startswith("_lib")
     return True

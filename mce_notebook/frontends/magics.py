@@ -181,6 +181,8 @@ class SweepMagics(Magics):
             "store": line.values.get("store") or self.store or None,
             "adopt": "adopt" in line.flags,
             "replace": "replace" in line.flags,
+            # Line 1 of the cell, as JupyterLab counts, is the one with `%%sweep`.
+            "first_line": 2,
         }
         options = line.options(self._defaults())
         if "dry-run" in line.flags:

@@ -85,6 +85,7 @@ class Engine:
         self._troubled = ""
         self._counter = 0
         self._told = ""
+        self._remarks: set[str] = set()
 
     # What the host may ask
 
@@ -221,6 +222,8 @@ class Engine:
             self._fail(error)
         else:
             self._take(work, self._kept(work, job, result), work.schedule.returned(job, result))
+            if result.reason and not result.leftover and result.killed_point is None:
+                await self._remark(result.reason)
             if work.schedule.stillborn >= STILLBORN_TIMES:
                 self._fail(RunError(result.reason))
         if (self._planning or work is not self._work) and work.schedule.remaining > before:
@@ -352,6 +355,13 @@ class Engine:
     def _trouble(self, why: str) -> None:
         self._troubled = why
         self._turn("paused" if why else "running", f"nothing can be written: {why}" if why else "")
+
+    async def _remark(self, what: str) -> None:
+        """Pass on what a slot noticed about the code, once: that points change what they share, and what was done."""
+        if what not in self._remarks:
+            self._remarks.add(what)
+            self.message = self.message or what
+            await asyncio.to_thread(self.ledger.note, "remark", what)
 
     def _fail(self, error: BaseException) -> None:
         self.message = str(error) or type(error).__name__

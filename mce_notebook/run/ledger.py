@@ -92,5 +92,8 @@ class Ledger(Protocol):
     def beat(self, beat: Mapping[str, Any]) -> None:
         """Replace the heartbeat."""
 
+    def note(self, event: str, message: str) -> None:
+        """Leave an event for people to read."""
+
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""

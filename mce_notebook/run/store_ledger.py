@@ -81,13 +81,22 @@ class StoreLedger:
         UnknownSweep
             If the sweep was removed, or archived and its name used again.
         """
-        if SweepStore(self._sweep.paths).id != self._sweep.id:
+        if self._replaced():
             raise UnknownSweep(f"The sweep {self.name!r} was replaced by another of that name.")
         intent = self._sweep.latest_intent()
         numbers = self._sweep.numbers()
         if not numbers:
             raise StoreError(f"Nothing was declared for {self.name!r} yet.")
         return Orders(intent.verb if intent else "run", intent.by if intent else "", numbers[-1])
+
+    def _replaced(self) -> bool:
+        """Whether the folder belongs to another sweep by now."""
+        return SweepStore(self._sweep.paths).id != self._sweep.id
+
+    def note(self, event: str, message: str) -> None:
+        """Leave an event for people to read."""
+        if not self._replaced():
+            self._sweep.add_event(self._epoch, {"event": event, "message": message})
 
     def intend(self, verb: str, by: str = "") -> None:
         """Leave an intent, unless the latest says the same."""
@@ -170,13 +179,15 @@ class StoreLedger:
 
     def beat(self, beat: Mapping[str, Any]) -> None:
         """Replace the heartbeat of the epoch."""
-        if self._journal is not None:
+        if self._journal is not None and not self._replaced():
             self._sweep.beat(self._epoch, beat)
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
         if self._journal is not None:
             self._journal.close()
+            if self._replaced():
+                return
             self._sweep.add_event(self._epoch, {"event": state, "message": message})
             try:
                 compact(self._sweep, least=COMPACTED)

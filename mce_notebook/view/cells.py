@@ -103,7 +103,7 @@ class Cells:
 
 
 def cells_of(grid: "Grid", mask: Booleans | None) -> Cells:
-    """Lay a grid out: a cube where its points fill at least a tenth of one, else one `point` dimension.
+    """Lay a grid out: a cube where its points fill a tenth of one or more; one `point` dimension else and for designs.
 
     Parameters
     ----------
@@ -111,10 +111,12 @@ def cells_of(grid: "Grid", mask: Booleans | None) -> Cells:
     mask : bool[grid.size] or None
         The points kept by the guards.
     """
-    if len(grid.parts) == 1 and all(axis.kind != "table" for axis in grid.parts[0].axes):
-        cells = _product(grid.parts[0], mask)
-    else:
-        cells = _unstacked(grid, mask)
+    kinds = {axis.kind for part in grid.parts for axis in part.axes}
+    if "design" in kinds:
+        # Points scattered on purpose: a cube of them would be empty but for a diagonal.
+        return _listed(grid, mask)
+    product = len(grid.parts) == 1 and "table" not in kinds
+    cells = _product(grid.parts[0], mask) if product else _unstacked(grid, mask)
     return _listed(grid, mask) if cells is None else cells
 
 

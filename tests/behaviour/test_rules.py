@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mce_notebook as mce
+from mce_notebook.declare.options import Options
 from mce_notebook.errors import NameConflict, StaleResults, SweepStopped
 
 
@@ -191,3 +192,27 @@ def test_moved_to_another_cluster_half_way(root: Path) -> None:
     there = mce.sweep(draw, n=list(range(20)), on="local")
     assert runs(there) == 10
     assert np.array_equal(there.result(timeout=60).draw.values[:10], here.draw.values)
+
+
+def test_a_cell_takes_over_or_replaces_a_name(root: Path) -> None:
+    from mce_notebook.sweep import declare_cell
+
+    def declare(cell: str, **flags: bool) -> mce.Sweep:
+        return declare_cell("taken", cell, {"__name__": "__main__"}, Options.parse(on="inline"), **flags)
+
+    declare("r = []\nfor a in [1, 2]:\n    r.append(a * 2)\n")
+    other = "r = []\nfor b in [1, 2, 3]:\n    r.append(b * 3)\n"
+    with pytest.raises(NameConflict, match="--adopt"):
+        declare(other)
+    assert declare(other, replace=True).rows() == [3, 6, 9]
+    assert [folder.name for folder in (root / ".archive").iterdir()] == ["taken-1"]
+    assert declare("r = []\nfor c in [5]:\n    r.append(c)\n", adopt=True).dataset.sizes == {"c": 1}
+
+
+def test_a_design_has_one_dimension(root: Path) -> None:
+    def area(a: float, b: float) -> float:
+        return a * b
+
+    data = mce.sweep(area, mce.latin_hypercube(10, a=(0, 1), b=(2, 3)), on="inline").result()
+    assert dict(data.sizes) == {"point": 10}
+    assert np.array_equal(data.area.values, data.a.values * data.b.values)

@@ -40,7 +40,7 @@ def test_choices_and_whole_numbers() -> None:
     assert {point[0] for point in design.points()} == {"a", "b", "c"}
     assert {point[1] for point in design.points()} == {1, 2, 3}
     assert (design * grid(z=[1, 2])).size == 2 * design.size
-    assert design.parts[0].axes[0].kind == "table"
+    assert design.parts[0].axes[0].kind == "design"
 
 
 def test_stars_vary_one_axis_at_a_time() -> None:
