@@ -1,16 +1,19 @@
 """A Dask cluster on this machine: one worker process per slot, encrypted, quiet when idle."""
 
+import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Security
+from distributed import Client, LocalCluster, Security, Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mce_notebook.run.pool import DaskPool
 
+# How often to look for workers that are gone for good (seconds).
+LOOK_SECONDS = 1.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 # Blocks last half a second and slots do the work: a worker has nothing worth sampling every few milliseconds.
@@ -34,6 +37,8 @@ QUIET: dict[str, Any] = {
     "distributed.admin.tick.cycle": "10s",
     "distributed.client.scheduler-info-interval": "30s",
     "distributed.diagnostics.nvml": False,
+    # Dask would close the nanny of a worker that is being restarted at the wrong moment, and start no other.
+    "distributed.deploy.lost-worker-timeout": "1000h",
 }
 
 
@@ -75,6 +80,7 @@ class LocalWorkers:
     cluster: Any
     client: Any
     pool: DaskPool
+    keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     @classmethod
     async def start(cls, cores: int, workers: int | None, scratch: Path, changed: Any) -> "LocalWorkers":
@@ -117,6 +123,7 @@ class LocalWorkers:
         await client.wait_for_workers(count)
         await started._warm(cores)
         scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
+        started.keeper = asyncio.create_task(started._keep(count))
         changed()
         return started
 
@@ -129,7 +136,24 @@ class LocalWorkers:
             await future
             future.release()
 
+    async def _keep(self, count: int) -> None:
+        """Replace workers that are gone for good.
+
+        A nanny starts its worker again, but a worker that dies while it is being started takes its nanny with it,
+        and Dask starts no other: killed often enough, a cluster would end without workers.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            workers = self.cluster.workers
+            for name, nanny in list(workers.items()):
+                if nanny.status in (Status.closed, Status.failed):
+                    del workers[name]
+            if len(workers) < count:
+                self.cluster.scale(count)
+
     async def close(self) -> None:
         """Stop the workers and their slots."""
+        if self.keeper is not None:
+            self.keeper.cancel()
         await self.client.close(timeout=2)
         await self.cluster.close(timeout=5)
