@@ -396,6 +396,7 @@ def test_a_worker_is_killed_and_the_sweep_goes_on(sweeps: Sweeps) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nightly
 def test_kills_at_random_moments_lose_and_repeat_nothing(sweeps: Sweeps) -> None:
     chance = random.Random(os.environ.get("MCE_SEED", "7"))
     sweep = sweeps.declare(slow, grid(x=range(900)), "hunted")
