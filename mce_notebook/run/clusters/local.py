@@ -14,6 +14,8 @@ from mce_notebook.run.pool import DaskPool
 
 # How often to look for workers that are gone for good (seconds).
 LOOK_SECONDS = 1.0
+# How long the workers of a host may take to come up on a busy machine (seconds).
+START_SECONDS = 120.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 # Blocks last half a second and slots do the work: a worker has nothing worth sampling every few milliseconds.
@@ -103,7 +105,8 @@ class LocalWorkers:
         security = Security.temporary()  # type: ignore[no-untyped-call]
         start: Any = LocalCluster
         cluster = await start(
-            n_workers=count,
+            # None yet: a cluster whose first worker dies while it starts would not come up at all.
+            n_workers=0,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
@@ -120,10 +123,11 @@ class LocalWorkers:
         client = await connect(cluster, asynchronous=True, set_as_default=False, direct_to_workers=True)
         scheduler = cluster.scheduler
         started = cls(cluster, client, DaskPool(client, lambda: list(scheduler.workers)))
-        await client.wait_for_workers(count)
+        cluster.scale(count)
+        started.keeper = asyncio.create_task(started._keep(count))
+        await client.wait_for_workers(count, timeout=START_SECONDS)
         await started._warm(cores)
         scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
-        started.keeper = asyncio.create_task(started._keep(count))
         changed()
         return started
 
@@ -131,9 +135,13 @@ class LocalWorkers:
         from mce_notebook.run.worker import warm
 
         addresses = list(self.cluster.scheduler.workers)
-        futures = [self.client.submit(warm, cores, pure=False, workers=[address]) for address in addresses]
+        futures = [
+            self.client.submit(warm, cores, pure=False, workers=[address], allow_other_workers=True)
+            for address in addresses
+        ]
+        # A worker that died meanwhile is replaced, and its successor gets warm with its first block.
+        await asyncio.gather(*futures, return_exceptions=True)
         for future in futures:
-            await future
             future.release()
 
     async def _keep(self, count: int) -> None:
