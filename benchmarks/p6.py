@@ -20,7 +20,7 @@ imported = time.perf_counter()
 warnings.simplefilter("ignore")
 found = xr.open_zarr({path!r}, chunks=None)
 opened = time.perf_counter()
-one = float(found["y0"].isel(a=3).mean())
+one = found["y0"].isel(a=3).values
 looked = time.perf_counter()
 found.load()
 read = time.perf_counter()

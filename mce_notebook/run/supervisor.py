@@ -34,7 +34,7 @@ _PAUSE = 0.5
 # A spare is started when its supervisor has had nothing to do for a while, or has gone without one for long (seconds):
 # among the first blocks of a sweep it would take a third of a second of a core from them.
 _QUIET = 0.1
-_LONG = 3.0
+_LONG = 60.0
 
 
 @dataclass
