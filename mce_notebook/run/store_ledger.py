@@ -81,7 +81,7 @@ class StoreLedger:
         UnknownSweep
             If the sweep was removed, or archived and its name used again.
         """
-        if self._replaced():
+        if SweepStore(self._sweep.paths).id != self._sweep.id:
             raise UnknownSweep(f"The sweep {self.name!r} was replaced by another of that name.")
         intent = self._sweep.latest_intent()
         numbers = self._sweep.numbers()
@@ -90,8 +90,11 @@ class StoreLedger:
         return Orders(intent.verb if intent else "run", intent.by if intent else "", numbers[-1])
 
     def _replaced(self) -> bool:
-        """Whether the folder belongs to another sweep by now."""
-        return SweepStore(self._sweep.paths).id != self._sweep.id
+        """Whether the folder is gone, or belongs to another sweep by now."""
+        try:
+            return SweepStore(self._sweep.paths).id != self._sweep.id
+        except UnknownSweep:
+            return True
 
     def note(self, event: str, message: str) -> None:
         """Leave an event for people to read."""
