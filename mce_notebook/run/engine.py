@@ -394,6 +394,8 @@ class Engine:
             self.message = f"nothing can be written: {self._troubled}"
         await self._beat()
         await asyncio.to_thread(self.ledger.close, self.state, self.message)
+        # Engine and writer know each other, so they wait for the collector; the arrays of a large plan must not.
+        self._work = None
         self._notify()
 
     async def _beat(self) -> None:

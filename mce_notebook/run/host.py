@@ -275,6 +275,8 @@ class Host:
         except Exception:
             log.exception("%s: the engine failed", ledger.name)
         running = self._running.pop(ledger.key)
+        # Who is remembered as having had a turn would be kept alive with its whole plan.
+        self._shares.leave(engine)
         self._busy = time.monotonic()
         if running.again and not self._leaving.is_set():
             # Asked for while it was ending: look once more, which does nothing when nothing is missing.

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import weakref
 from collections import Counter
 
 import pytest
@@ -116,5 +117,22 @@ def test_a_cancelled_wait_holds_nothing() -> None:
         granted.cancel()
         await asyncio.gather(granted, return_exceptions=True)
         assert shares.held == 0
+
+    asyncio.run(scene())
+
+
+def test_who_left_is_not_kept_alive() -> None:
+    class Sweep:
+        pass
+
+    async def scene() -> None:
+        shares = Shares(lambda: 1)
+        sweep = Sweep()
+        assert await shares.acquire(sweep)
+        shares.release(sweep)
+        shares.leave(sweep)
+        gone = weakref.ref(sweep)
+        del sweep
+        assert gone() is None
 
     asyncio.run(scene())
