@@ -113,39 +113,39 @@ def test_outcomes_heartbeat_event_and_a_closed_epoch_are_left(sweep: SweepStore)
 
 
 def test_slots_are_told_the_epoch_to_write_large_payloads_into(sweep: SweepStore) -> None:
-    declare(sweep, grid(x=range(5000)))
+    declare(sweep, grid(x=range(40_000)))
     pool = Squares(sweep, pause=0.05)
     drive(sweep, pool)
     assert 1 in pool.epochs
 
 
 def test_an_extended_and_reordered_grid_is_joined_while_it_runs(sweep: SweepStore) -> None:
-    declare(sweep, grid(x=range(100, 1100)))
+    declare(sweep, grid(x=range(100, 40_100)))
     pool = Squares(sweep, pause=0.01)
 
     async def story(engine: Engine) -> None:
         while pool.calls == 0:
             await asyncio.sleep(0.002)
         # The same points at other places, some left out, some new.
-        declare(sweep, grid(x=range(0, 1500, 2)))
+        declare(sweep, grid(x=range(0, 41_000, 2)))
         engine.poke()
 
     assert drive(sweep, pool, story).state == "done"
     found = outcomes(sweep)
-    assert set(range(0, 1500, 2)) <= set(found)
+    assert set(range(0, 41_000, 2)) <= set(found)
     assert all(told == [float(x) ** 2] for x, told in found.items())
     latest = sweep.latest()
     assert latest is not None
     assert (known(sweep, latest).status == Status.DONE).all()
     beat = sweep.heartbeat(1)
-    assert (beat["done"], beat["total"]) == (750, 750)
+    assert (beat["done"], beat["total"]) == (20_500, 20_500)
 
 
 @pytest.mark.parametrize("error", [StoreFull("No room."), StoreError("Input/output error")])
 def test_a_disk_that_fails_for_a_while_costs_nothing(
     sweep: SweepStore, monkeypatch: pytest.MonkeyPatch, error: StoreError
 ) -> None:
-    declare(sweep, grid(x=range(2000)))
+    declare(sweep, grid(x=range(20_000)))
     append, calls = Journal.append, iter(range(10**6))
 
     def failing(self: Journal, frames: Any) -> None:
@@ -164,7 +164,7 @@ def test_a_disk_that_fails_for_a_while_costs_nothing(
     assert drive(sweep, Squares(sweep, pause=0.005), story).state == "done"
     assert seen == [f"paused: nothing can be written: {error}"]
     assert all(len(told) == 1 for told in outcomes(sweep).values())
-    assert len(outcomes(sweep)) == 2000
+    assert len(outcomes(sweep)) == 20_000
 
 
 def test_an_epoch_that_cannot_be_claimed_yet_is_claimed_with_the_first_outcome(
