@@ -111,7 +111,11 @@ def test_a_zero_filled_tail_is_torn(sweep: SweepStore, written: Path) -> None:
         assert reader.problems == []
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 40, os.urandom(100), b"\xff\xff\xff\xff\x00\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\xff" * 40, os.urandom(100), b"\xff\xff\xff\xff\x00\x00\x00\x00"],
+    ids=["ones", "random", "marker"],
+)
 def test_garbage_at_the_end_of_an_open_segment_is_waited_for(sweep: SweepStore, written: Path, garbage: bytes) -> None:
     written.write_bytes(written.read_bytes() + garbage)
     reader = LogReader(sweep.paths)
