@@ -212,7 +212,8 @@ def test_module_says_what_it_is(path: Path) -> None:
 
 # A path into somebody's home or into the folder a check happened to run in means nothing to anyone else.
 MACHINE_PATH = re.compile(rb"""(?<![\w.~$}-])/(?:home|Users|root|work)/[\w.-]+""")
-INDEX_HOST = re.compile(rb"(?:pypi\.org|pythonhosted\.org|registry\.npmjs\.org|deb\.debian\.org)")
+# In two halves, so that this file passes its own check.
+INDEX_HOST = re.compile(rb"(?:py" + rb"pi|python" + rb"hosted|npm" + rb"js|deb\.deb" + rb"ian)\.org")
 
 
 def committed_text() -> list[tuple[str, bytes]]:
@@ -227,8 +228,8 @@ def test_no_machine_path_is_committed() -> None:
 
 def test_the_machine_path_check_can_fail() -> None:
     assert MACHINE_PATH.search(b'open("/home/someone/data.csv")')
-    assert MACHINE_PATH.search(b"see /work/main")
-    assert not MACHINE_PATH.search(b"experiments/root/work/main docs/work/main")
+    assert MACHINE_PATH.search(b"see /work/tree")
+    assert not MACHINE_PATH.search(b"experiments/root/work/tree docs/work/tree")
 
 
 def test_no_registry_host_is_committed() -> None:
