@@ -19,7 +19,7 @@ import numpy as np
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, StoreError
 from mce_notebook.store.catalog import SweepStore, now
-from mce_notebook.store.folder import sync_data, sync_folder, told, write_all
+from mce_notebook.store.folder import LocalFolder, sync_data, sync_folder, told
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,8 +73,8 @@ def seal(sweep: SweepStore, dataset: "xr.Dataset") -> str:
             identity = hashlib.sha256(manifest).hexdigest()
             sizes = sum(size for _, size in sums.values())
             record = Seal(identity, logical_id(plain), sweep.name, sweep.id, now(), sizes, len(sums))
-            _put(temporary / MANIFEST, manifest)
-            _put(temporary / RECORD, json.dumps(asdict(record), indent=1).encode())
+            LocalFolder.create_plain_file(temporary / MANIFEST, manifest)
+            LocalFolder.create_plain_file(temporary / RECORD, json.dumps(asdict(record), indent=1).encode())
             sync_folder(temporary)
             try:
                 sweep.folder.move(temporary, sweep.paths.sealed / identity)
@@ -269,12 +269,3 @@ def checksums(folder: Path, prefix: str, *, sync: bool = False) -> dict[str, tup
         if sync:
             sync_folder(Path(base))
     return found
-
-
-def _put(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        write_all(descriptor, data)
-        sync_data(descriptor)
-    finally:
-        os.close(descriptor)
