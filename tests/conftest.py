@@ -14,6 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Deselected, not skipped: a skip in a report must always mean that something is wrong.
+    if config.getoption("--nightly"):
+        for item in items:
+            if limit := item.get_closest_marker("timeout"):
+                # Ten times the kills take ten times as long; the nearest mark holds.
+                item.add_marker(pytest.mark.timeout(10 * limit.args[0]), append=False)
     if config.getoption("--nightly") or config.getoption("markexpr"):
         return
     nightly = [item for item in items if item.get_closest_marker("nightly")]
