@@ -12,11 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError, SweepError
+from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.inbox import Inbox, Request
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
@@ -161,7 +162,7 @@ class Host:
         self.state = "ready"
         self._beat()
         self._bell.ring()
-        self._shares.changed()
+        self._divide()
 
     async def _serve(self) -> None:
         await asyncio.to_thread(_imports)
@@ -188,10 +189,29 @@ class Host:
                 log.error("the runtime folder belongs to another host now: leaving")
                 self._leaving.set()
             self._beat()
-            self._shares.changed()
+            self._divide()
             if self._counter % 60 == 0:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _demand(self) -> Demand:
+        """Return what this host could use: at least a slot where it has a sweep."""
+        launch = self.launch
+        slots = max(self._shares.wanted, min(1, len(self._running)))
+        return Demand(slots, launch.cores, self._shares.busy, (launch.workers or 0) * launch.cores)
+
+    def _divide(self) -> None:
+        """Take this host's share of the cores, as the heartbeats of the others leave it."""
+        if self.launch.profile == "local":
+            # As if it had work for all its slots: so much may it take when work comes before the next beat.
+            demand = replace(self._demand(), slots=max(1, self._pool.workers))
+            try:
+                self._shares.allowed = allowance(
+                    self.folder.path.name, demand, others(self.folder.path), machine_cores()
+                )
+            except (OSError, ValueError, TypeError) as error:
+                log.warning("the other hosts cannot be seen: %s", error)
+        self._shares.changed()
 
     def _beat(self) -> None:
         self._counter += 1
@@ -202,6 +222,7 @@ class Host:
             "pid": os.getpid(),
             "profile": self.launch.profile,
             "workers": self._pool.workers,
+            "demand": self._demand().to_json(),
             "sweeps": [
                 {
                     "store": running.engine.ledger.root,
@@ -264,6 +285,10 @@ class Host:
 
         engine = Engine(ledger, self._pool, self._shares, self._bell.ring)
         self._running[ledger.key] = Running(engine, asyncio.create_task(self._follow(ledger, engine)))
+        if len(self._running) == 1:
+            # The others learn at once that there is work here.
+            self._divide()
+            self._beat()
         return engine
 
     async def _follow(self, ledger: "StoreLedger", engine: "Engine") -> None:

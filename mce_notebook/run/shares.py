@@ -24,11 +24,17 @@ class Shares:
         Returns how many slots there are now; none while a cluster starts.
     depth : int
         Places per slot.
+
+    Attributes
+    ----------
+    allowed : int or None
+        How many slots may be busy at once where that is fewer than there are: another host has the others' cores.
     """
 
     def __init__(self, slots: Callable[[], int], depth: int = DEPTH):
         self._slots = slots
         self._depth = depth
+        self.allowed: int | None = None
         self._held: dict[Hashable, int] = {}
         self._grants = 0
         self._latest: dict[Hashable, int] = {}
@@ -38,6 +44,16 @@ class Shares:
     def held(self) -> int:
         """Places taken now, by all sweeps together."""
         return sum(self._held.values())
+
+    @property
+    def busy(self) -> int:
+        """Slots that have something to compute."""
+        return min(self.held, self._slots())
+
+    @property
+    def wanted(self) -> int:
+        """Slots that the sweeps could use now."""
+        return self._slots() if self._waiting else self.busy
 
     async def acquire(self, who: Hashable, *, eager: bool = True) -> bool:
         """Wait for a place; False if `wake` was called instead.
@@ -89,7 +105,11 @@ class Shares:
     def _next(self) -> _Waiter | None:
         slots = self._slots()
         held = self.held
-        fitting = [w for w in self._waiting if held < (slots * self._depth if w.eager else slots)]
+        if self.allowed is not None and self.allowed < slots:
+            # Nothing waits in a slot then: an idle worker would take it from there and use one core too many.
+            fitting = self._waiting if held < self.allowed else []
+        else:
+            fitting = [w for w in self._waiting if held < (slots * self._depth if w.eager else slots)]
         return min(fitting, key=self._claim, default=None)
 
     def _claim(self, waiter: _Waiter) -> tuple[int, int]:

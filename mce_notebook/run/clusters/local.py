@@ -10,6 +10,7 @@ import dask
 from distributed import Client, LocalCluster, Security, Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.pool import DaskPool
 
 # How often to look for workers that are gone for good (seconds).
@@ -48,8 +49,7 @@ def slots(cores: int, workers: int | None = None) -> int:
     """Return how many slots of `cores` cores this machine has; at least one."""
     if workers is not None:
         return max(1, workers)
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, mine // max(1, cores))
+    return max(1, machine_cores() // max(1, cores))
 
 
 def configure(cores: int) -> None:
