@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict, O
 from mce_notebook.store.catalog import Store, SweepStore, object_digest
 from mce_notebook.store.coverage import Known, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
+from mce_notebook.store.first import first_files
 from mce_notebook.store.layout import checked_name
 
 # Stale points that cost less than this in all are recomputed without asking (core-seconds).
@@ -174,33 +177,68 @@ def launch(proposal: Proposal, root: Path, *, attempts: int = 5) -> Launched:
     if plan.unchanged and plan.latest is not None and plan.sweep is not None:
         _sign_again(plan, plan.sweep, plan.latest)
         return _relaunch(plan, plan.sweep, plan.latest)
-    buffers: list[Any] = []
+    facts = _facts()
+    buffers: dict[str, Any] = {}
 
     def keep(data: Any) -> str:
-        buffers.append(data)
-        return object_digest(data)
+        digest = object_digest(data)
+        buffers[digest] = data
+        return digest
 
     packed = bundle.pack(proposal.experiment, plan.grid, keep)
-    facts = environment.capture()
-    try:
-        sweep = plan.sweep or _create(proposal, Store(root))
-    except AlreadyExists:
-        if attempts <= 1:
-            raise
-        # Another process declared it meanwhile; seen beside that, this may be no change at all, or a conflict.
-        return launch(proposal, root, attempts=attempts - 1)
-    for data in buffers:
-        sweep.write_object(data)
-    if not bundle.trusted(sweep.write_code(packed.key, packed.files)):
-        sweep.replace_code(packed.key, packed.files)
-    sweep.write_environment(environment.digest(facts), facts)
-    declaration = dataclasses.replace(plan.declaration, code=packed.key, environment=environment.digest(facts))
-    declaration = sweep.declaration(sweep.declare(declaration))
+    written = _Written(packed, buffers, facts.result())
+    declaration = dataclasses.replace(plan.declaration, code=packed.key, environment=environment.digest(written.facts))
+    if plan.sweep is None:
+        try:
+            sweep = _create(proposal, Store(root), declaration, written)
+        except AlreadyExists:
+            if attempts <= 1:
+                raise
+            # Another process declared it meanwhile; seen beside that, this may be no change at all, or a conflict.
+            return launch(proposal, root, attempts=attempts - 1)
+        declaration = sweep.declaration(1)
+    else:
+        sweep = plan.sweep
+        declaration = sweep.declaration(_declare_again(sweep, declaration, written))
     count = int(np.count_nonzero(plan.todo))
     reasons = stale_reasons(sweep, declaration, plan.known)
     if count:
-        start(sweep, declaration)
+        start(sweep, declaration, wanted=plan.sweep is None)
     return Launched(sweep, declaration, count, plan.held, reasons, bool(count))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is written with a declaration: its code, captured buffers by digest, and the environment."""
+
+    packed: bundle.Bundle
+    buffers: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def _facts() -> "Future[dict[str, Any]]":
+    # Beside packing the code: git takes ten milliseconds, most of them in a process of its own.
+    found: Future[dict[str, Any]] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(environment.capture())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=look, name="mce-environment", daemon=True).start()
+    return found
+
+
+def _declare_again(sweep: SweepStore, declaration: Declaration, written: _Written) -> int:
+    """Add a declaration to a sweep that is there; what it refers to first. Return its number."""
+    for data in written.buffers.values():
+        sweep.write_object(data)
+    packed = written.packed
+    if not bundle.trusted(sweep.write_code(packed.key, packed.files)):
+        sweep.replace_code(packed.key, packed.files)
+    sweep.write_environment(declaration.environment, written.facts)
+    return sweep.declare(declaration)
 
 
 def _sign_again(plan: Draft, sweep: SweepStore, latest: Declaration) -> None:
@@ -210,22 +248,24 @@ def _sign_again(plan: Draft, sweep: SweepStore, latest: Declaration) -> None:
         sweep.replace_code(latest.code, packed.files)
 
 
-def _create(proposal: Proposal, store: Store) -> SweepStore:
+def _create(proposal: Proposal, store: Store, declaration: Declaration, written: _Written) -> SweepStore:
     name = proposal.experiment.name
     if proposal.replace and name in store:
         store.sweep(name).archive()
-    return store.create(name, proposal.experiment.root)
+    files = first_files(declaration, code=written.packed.files, objects=written.buffers, facts=written.facts, by=_who())
+    return store.create(name, proposal.experiment.root, files)
 
 
-def start(sweep: SweepStore, declaration: Declaration) -> None:
-    """Record that the sweep is to run, and run it here (`inline`) or ask a host to.
+def start(sweep: SweepStore, declaration: Declaration, *, wanted: bool = False) -> None:
+    """Record that the sweep is to run, unless that is `wanted` already, and run it here (`inline`) or ask a host to.
 
     Raises
     ------
     HostError
         If no host could be started.
     """
-    sweep.add_intent("run", by=_who())
+    if not wanted:
+        sweep.add_intent("run", by=_who())
     options = Options.from_json(declaration.options)
     root = str(sweep.paths.folder.parent)
     if options.on == "inline":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
-from mce_notebook.store.folder import Folder, LocalFolder
+from mce_notebook.store.folder import Bytes, Folder, LocalFolder
 from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name, roots_file
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ _LEFT_BEHIND = {"artifacts", "big", "epochs", "events", "intents", "log"}
 def now() -> str:
     """Return the time, ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def intent_record(verb: str, by: str, time: str | None = None) -> bytes:
+    """Return the file of an intent."""
+    return json.dumps({"verb": verb, "by": by, "time": time or now()}).encode()
 
 
 def object_digest(data: bytes | bytearray | memoryview) -> str:
@@ -88,8 +93,15 @@ class Store:
             raise UnknownSweep(self._unknown(name))
         return SweepStore(self.layout.sweep(found), self.folder)
 
-    def create(self, name: str, root_seed: int) -> "SweepStore":
+    def create(self, name: str, root_seed: int, contents: Mapping[str, Bytes] | None = None) -> "SweepStore":
         """Make a sweep, whole or not at all.
+
+        Parameters
+        ----------
+        name : str
+        root_seed : int
+        contents : mapping of str to bytes, optional
+            Files it begins with, by path relative to its folder.
 
         Raises
         ------
@@ -113,7 +125,7 @@ class Store:
             "created": now(),
         }
         paths = self.layout.sweep(name)
-        files = {"sweep.json": json.dumps(record, indent=1).encode()}
+        files: dict[str, Bytes] = {"sweep.json": json.dumps(record, indent=1).encode(), **(contents or {})}
         try:
             self.folder.create_folder(paths.folder, files)
         except AlreadyExists:
@@ -287,8 +299,7 @@ class SweepStore:
             number = max(self._numbers(self.paths.intents), default=0) + 1
             intent = Intent(number, verb, by, now())
             try:
-                data = json.dumps({"verb": verb, "by": by, "time": intent.time}).encode()
-                self.folder.create(self.paths.intent(number), data)
+                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time))
             except AlreadyExists:
                 continue
             return intent
@@ -318,8 +329,9 @@ class SweepStore:
     def write_code(self, version: str, files: Mapping[str, bytes], python: str = "") -> Path:
         """Keep the code of a version, all files at once; what is there already is left as it is."""
         target = self.code_folder(version, python)
-        with contextlib.suppress(AlreadyExists):
-            self.folder.create_folder(target, dict(files))
+        if not self.folder.exists(target):
+            with contextlib.suppress(AlreadyExists):
+                self.folder.create_folder(target, files)
         return target
 
     def replace_code(self, version: str, files: Mapping[str, bytes]) -> None:
@@ -338,8 +350,9 @@ class SweepStore:
 
     def write_environment(self, sha: str, record: Mapping[str, Any]) -> None:
         """Keep a description of the environment under its digest."""
-        with contextlib.suppress(AlreadyExists):
-            self.folder.create(self.paths.env(sha), json.dumps(record, indent=1).encode())
+        if not self.folder.exists(self.paths.env(sha)):
+            with contextlib.suppress(AlreadyExists):
+                self.folder.create(self.paths.env(sha), json.dumps(record, indent=1).encode())
 
     def environment(self, sha: str) -> dict[str, Any]:
         """Return the description kept under a digest; empty when there is none."""

@@ -6,16 +6,21 @@ Four verbs, because these are what an object store has as well: get, conditional
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from mce_notebook.errors import AlreadyExists, StoreError, StoreFull
 
 Bytes = bytes | bytearray | memoryview
+
+# Files of a new folder that are open, and synced, at the same time.
+_AT_ONCE = 64
 
 # What the operating system says when there is no room: the disk, the quota, the largest file allowed.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -60,6 +65,27 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def together(syncs: "Sequence[Callable[[], None]]") -> None:
+    """Call several syncs at the same time, and return when all are done.
+
+    One after another, each waits for a commit of the file system's journal of its own; at the same time they share
+    one (nine small files on ext4: 2 ms instead of 30). The first error is raised, after all have ended.
+    """
+    if len(syncs) == 1:
+        syncs[0]()
+        return
+    running = [_syncers(os.getpid()).submit(sync) for sync in syncs]
+    errors = [error for one in running if (error := one.exception()) is not None]
+    if errors:
+        raise errors[0]
+
+
+@functools.cache
+def _syncers(pid: int) -> ThreadPoolExecutor:
+    # One per process id: a forked copy of this process would inherit an executor without its threads.
+    return ThreadPoolExecutor(8, thread_name_prefix="mce-sync")
+
+
 def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte; a single `write` may take fewer."""
     rest = memoryview(data)
@@ -85,7 +111,7 @@ class Folder(Protocol):
     def exists(self, path: Path) -> bool:
         """Tell whether something is there."""
 
-    def create_folder(self, path: Path, files: dict[str, bytes]) -> None:
+    def create_folder(self, path: Path, files: Mapping[str, Bytes]) -> None:
         """Make a folder with files, all at once; AlreadyExists if it is there."""
 
     def move(self, source: Path, target: Path) -> None:
@@ -155,7 +181,7 @@ class LocalFolder:
         """Tell whether something is there."""
         return path.exists()
 
-    def create_folder(self, path: Path, files: dict[str, bytes]) -> None:
+    def create_folder(self, path: Path, files: Mapping[str, Bytes]) -> None:
         """Make a folder with files (names relative, `/` between parts), all at once; AlreadyExists if it is there."""
         with told("writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,16 +242,31 @@ class LocalFolder:
         finally:
             os.close(descriptor)
 
-    def _fill(self, folder: Path, files: dict[str, bytes]) -> None:
+    def _fill(self, folder: Path, files: Mapping[str, Bytes]) -> None:
         folder.mkdir(mode=0o755)
-        for name, data in files.items():
-            target = folder / name
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise StoreError(f"{name!r} leads out of the folder it belongs to.")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.create_plain_file(target, data)
-        for inner in {(folder / name).parent for name in files} | {folder}:
-            sync_folder(inner)
+        listed = list(files.items())
+        for start in range(0, len(listed), _AT_ONCE):
+            self._write_new(folder, listed[start : start + _AT_ONCE])
+        inner = {(folder / name).parent for name in files}
+        # Every folder on the way to a file has an entry to keep.
+        inner |= {above for one in inner for above in one.parents if above.is_relative_to(folder)} | {folder}
+        together([functools.partial(sync_folder, one) for one in inner])
+
+    @staticmethod
+    def _write_new(folder: Path, files: "Sequence[tuple[str, Bytes]]") -> None:
+        """Write files of a folder nobody sees yet, and sync them together."""
+        with contextlib.ExitStack() as opened:
+            descriptors = []
+            for name, data in files:
+                target = folder / name
+                if not target.resolve().is_relative_to(folder.resolve()):
+                    raise StoreError(f"{name!r} leads out of the folder it belongs to.")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                opened.callback(os.close, descriptor)
+                write_all(descriptor, data)
+                descriptors.append(descriptor)
+            together([functools.partial(sync_data, descriptor) for descriptor in descriptors])
 
     @staticmethod
     def create_plain_file(path: Path, data: Bytes) -> None:

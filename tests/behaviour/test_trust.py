@@ -14,7 +14,7 @@ def test_a_sweep_whose_code_was_changed_stops_and_says_so(root: Path, monkeypatc
         return n * 1.0 * n
 
     with monkeypatch.context() as patched:
-        patched.setattr("mce_notebook.launch.start", lambda *_: None)
+        patched.setattr("mce_notebook.launch.start", lambda *_, **__: None)
         run = mce.sweep(square, n=[1, 2, 3])
     for signature in (run.folder / "code").rglob("manifest.hmac"):
         signature.write_text("0" * 64)
