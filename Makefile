@@ -4,13 +4,19 @@
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 PY := $(VENV)/bin/python
+# The JupyterLab extension is built once, when something that needs it runs; Node is a wheel in the environment.
+JLPM := cd labextension && PATH="$(abspath $(VENV))/bin:$$PATH" jlpm
+NODE_MODULES := labextension/node_modules/.yarn-state.yml
+EXTENSION := mce_notebook/labextension/package.json
+SCRIPTS = $(shell find labextension/src labextension/style labextension/schema labextension/scripts -type f) \
+	$(wildcard labextension/*.json)
 READY := $(VENV)/.ready
 # A candidate counts only if it runs and can make an environment: version managers leave shims that do neither.
 CHECK := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
 # Extra arguments, as in `make test ARGS="tests/declare -x"`.
 ARGS ?=
 
-.PHONY: help demo test nightly notebooks lab lint format docs bench lock clean
+.PHONY: help demo test nightly notebooks lab extension lint format docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +25,7 @@ help:
 	@echo "make nightly    run the tests, the long ones included"
 	@echo "make notebooks  execute every notebook, reduced"
 	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make extension  build the JupyterLab extension and link it into the environment"
 	@echo "make lint       formatting, lint, types and import order"
 	@echo "make format     rewrite the sources in our format"
 	@echo "make docs       check links, and that every command and option is documented"
@@ -37,7 +44,7 @@ define install
 	echo "Setting up $(1) with $$("$$found" --version)"; \
 	"$$found" -m venv $(1)
 	$(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-	$(1)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	SKIP_JUPYTER_BUILDER=1 $(1)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 endef
 
 # The stamp is touched last, so an interrupted set-up starts again.
@@ -48,27 +55,45 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(PY) scripts/demo.py
 
-test: $(READY)
+# With ARGS, somebody wants those tests only.
+test: extension
+	$(if $(ARGS),,$(JLPM) test)
 	$(PY) -m pytest $(ARGS)
 
-nightly: $(READY)
+nightly: extension
+	$(if $(ARGS),,$(JLPM) test)
 	$(PY) -m pytest --nightly $(ARGS)
 
 notebooks: $(READY)
 	$(PY) scripts/run_notebooks.py $(ARGS)
 
-lab: $(READY)
+$(NODE_MODULES): labextension/package.json labextension/yarn.lock labextension/.yarnrc.yml | $(READY)
+	$(JLPM) install --immutable
+	@touch $@
+
+$(EXTENSION): $(NODE_MODULES) $(SCRIPTS)
+	$(JLPM) build:prod
+	@touch $@
+
+# Linked rather than copied, so that the next build is seen at once; a link costs nothing, so it is made every time.
+extension: $(EXTENSION)
+	@mkdir -p $(VENV)/share/jupyter/labextensions
+	@ln -sfn "$(abspath mce_notebook/labextension)" $(VENV)/share/jupyter/labextensions/mce-notebook
+
+lab: extension
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
 
-lint: $(READY)
+lint: $(READY) $(NODE_MODULES)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+	$(JLPM) lint
 
-format: $(READY)
+format: $(READY) $(NODE_MODULES)
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+	$(JLPM) format
 
 docs: $(READY)
 	$(PY) -m pytest tests/test_docs.py $(ARGS)
@@ -92,6 +117,7 @@ lock:
 	if grep -nE '://|^-' requirements.lock; then echo "requirements.lock must name no host" >&2; exit 1; fi
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist notebooks/build .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(BENCH_VENV) build dist notebooks/build labextension/node_modules labextension/lib \
+		mce_notebook/labextension mce_notebook/frontends/static .mypy_cache .pytest_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,18 @@
+// What browsers have and jsdom lacks.
+const { TextDecoder, TextEncoder } = require('node:util');
+const { Blob } = require('node:buffer');
+const web = require('node:stream/web');
+
+Object.assign(globalThis, {
+  TextDecoder,
+  TextEncoder,
+  Blob,
+  ReadableStream: web.ReadableStream,
+  DecompressionStream: web.DecompressionStream,
+  CompressionStream: web.CompressionStream,
+  ResizeObserver: class {
+    observe() {}
+    unobserve() {}
+    disconnect() {}
+  }
+});
