@@ -76,9 +76,12 @@ $(EXTENSION): $(NODE_MODULES) $(SCRIPTS)
 	@touch $@
 
 # Linked rather than copied, so that the next build is seen at once; a link costs nothing, so it is made every time.
+# The editable install may have put a folder there.
+LINK = $(VENV)/share/jupyter/labextensions/mce-notebook
 extension: $(EXTENSION)
-	@mkdir -p $(VENV)/share/jupyter/labextensions
-	@ln -sfn "$(abspath mce_notebook/labextension)" $(VENV)/share/jupyter/labextensions/mce-notebook
+	@rm -rf $(LINK)
+	@mkdir -p $(dir $(LINK))
+	@ln -s "$(abspath mce_notebook/labextension)" $(LINK)
 
 lab: extension
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
