@@ -1,6 +1,7 @@
 """Drawing blocks of points from an order, prefix by prefix where outer axes carry a setup."""
 
 import math
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ RANGES = 256  # index ranges wished for in a block
 LARGE = 16_384  # points; in a larger block they are so cheap that finding them in many short ranges would show
 LARGE_RANGES = 64  # ... wished for in such a block
 MOST_RANGES = 16_384  # ... and allowed, where guards cut tiles to pieces
+RECENT = 8  # prefixes that a slot is taken to have still set up
 WINDOW = 131_072  # units of the order looked at together
 
 
@@ -189,7 +191,7 @@ class Prefixed:
         self.left = int(self.totals.sum())
         self.lanes: dict[int, Lane] = {}
         self.quotas: dict[int, int] = {}
-        self.open: dict[Hashable, int] = {}
+        self.recent: dict[Hashable, deque[int]] = {}
         self.turn = 0
         self.cursor = self._walk()
 
@@ -200,10 +202,10 @@ class Prefixed:
             self.turn = (self.turn + 1) % max(1, workers)
             slot = ("turn", self.turn)
         while self.left:
-            prefix = self.open.get(slot)
-            if prefix is None or not self.quotas.get(prefix):
+            prefix = self._own(slot)
+            if prefix is None:
                 prefix = self._next(share)
-                self.open[slot] = prefix
+                self.recent.setdefault(slot, deque(maxlen=RECENT)).append(prefix)
             lane = self._lane(prefix)
             blocks = lane.draw(min(k, self.quotas[prefix]))
             drawn = sum(block.count for block in blocks)
@@ -215,6 +217,14 @@ class Prefixed:
             if drawn:
                 return blocks
         return []
+
+    def users(self, prefix: int) -> list[Hashable]:
+        """Return the slots that have set this prefix up lately, as far as blocks drawn tell."""
+        return [slot for slot, held in self.recent.items() if prefix in held]
+
+    def _own(self, slot: Hashable) -> int | None:
+        """Return the prefix this slot set up last of those that have something left."""
+        return next((held for held in reversed(self.recent.get(slot, ())) if self.quotas.get(held)), None)
 
     def restore(self, block: Block) -> None:
         """Note that the points of a block, all of one prefix, are to do again."""

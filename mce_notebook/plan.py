@@ -119,15 +119,23 @@ class Plan:
         self._workers = max(1, self._workers if workers is None else workers)
         k = self._size(seconds, nbytes, setup)
         self._put_back(2 * k)
-        block = self._again(k) if self._returned else None
+        block = self._again(k, slot)
         if block is None:
             block = self._fresh(k, self._share(seconds, setup), slot)
         self.remaining -= block.count
         self._largest = max(self._largest, block.count)
         return block
 
+    @property
+    def prefixed(self) -> bool:
+        """Whether points share setups, so that `slot` matters."""
+        return self._prefix.depths[0] is not None
+
     def give_back(self, block: Block) -> None:
-        """Take back points that were not computed; they come first again, cut to what is then the right size."""
+        """Take back points that were not computed; they come first again, cut to what is then the right size.
+
+        Those of a setup prefix come first to the slot that works on it, to others when nothing else is left.
+        """
         if block.count:
             self._returned.extend(self._prefix.cut(block))
             self.remaining += block.count
@@ -166,8 +174,13 @@ class Plan:
             return 1.0
         return min(1.0, max(1 / MOST_PASSES, setup / (SETUP_SHARE * max(seconds, 1e-9) * float(max(lengths)))))
 
-    def _again(self, k: int) -> Block:
-        first = self._returned.popleft()
+    def _again(self, k: int, slot: Hashable | None) -> Block | None:
+        """Return points that were given back, None if `slot` has better to do."""
+        at = self._first(slot)
+        if at is None:
+            return None
+        first = self._returned[at]
+        del self._returned[at]
         if first.count > k:
             first, rest = first.split(k)
             self._returned.appendleft(rest)
@@ -178,6 +191,20 @@ class Plan:
             parts.append(self._returned.popleft())
             room -= parts[-1].count
         return Block(tuple(itertools.chain.from_iterable(part.ranges for part in parts))) if len(parts) > 1 else first
+
+    def _first(self, slot: Hashable | None) -> int | None:
+        """Return which of the returned blocks `slot` should take: not one of a prefix that another slot has set up."""
+        if not self._returned:
+            return None
+        if slot is None or not self.prefixed:
+            return 0
+        for at, block in enumerate(self._returned):
+            part, prefix = self._prefix.place(block.ranges[0][0])
+            region = self._regions[part]
+            users = region.users(prefix) if isinstance(region, Prefixed) else []
+            if slot in users or not users:
+                return at
+        return None if any(region.left for region in self._regions) else 0
 
     def _fresh(self, k: int, share: float, slot: Hashable | None) -> Block:
         """Return points never taken, from the part of which the smallest share is done."""

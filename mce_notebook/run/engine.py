@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,8 @@ class Engine:
         assert self._work is not None
         if not await self._shares.acquire(self, eager=self._work.schedule.eager):
             return True
-        job = None if self._order or self._full() else self._work.schedule.next(self._pool.workers)
+        work = self._work
+        job = None if self._order or self._full() else work.schedule.next(self._pool.workers, self._slot(work))
         if job is None:
             self._shares.release(self)
             return bool(self._order)
@@ -194,6 +196,14 @@ class Engine:
         self._flying[task] = (self._work, job)
         task.add_done_callback(self._landed)
         return True
+
+    def _slot(self, work: "Assignment") -> str | None:
+        """Return the slot the next block is for, None for any: the one with the fewest of ours, then of all."""
+        if not work.schedule.pinned and not work.serial:
+            return None
+        loads = self._pool.loads()
+        ours = Counter(job.slot for _, job in self._flying.values())
+        return min(loads, key=lambda slot: (ours[slot], loads[slot], slot), default=None)
 
     async def _compute(self, work: "Assignment", job: Job) -> None:
         """Have one block computed and see to what came of it."""
@@ -208,7 +218,7 @@ class Engine:
                 budget=job.budget,
                 timeout=options.timeout,
                 memory=options.memory,
-                serial=work.serial,
+                slot=job.slot,
             )
         except WorkerLost as error:
             log.warning("%s: %s", work.task.name, error)

@@ -58,6 +58,8 @@ class _Work:
     begun: float = field(default_factory=time.perf_counter)
     flushed: float = field(default_factory=time.perf_counter)
     spent: float = 0.0
+    setup: float = 0.0
+    set_up: bool = False
     failed: int = 0
     nbytes: int = 0
 
@@ -185,6 +187,7 @@ class Evaluator:
             work.failed,
             work.nbytes,
             tuple(self._protection.notes),
+            work.setup,
         )
 
     def _span(self, work: _Work, span: Span) -> bool:
@@ -194,9 +197,12 @@ class Evaluator:
             begun = time.perf_counter()
             # From the first position that is not safe yet: after a change was seen, some points run again.
             rest = Span(work.batch.stop, span.stop)
+            work.set_up = False
             provided = self._setups.values(index, partial(self._enter, work, rest))
             self._after()
-            work.spent += time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            work.spent += seconds
+            work.setup += seconds if work.set_up else 0.0
             if isinstance(provided, Failure):
                 while work.batch.stop < span.stop:
                     work.batch.fail(provided)
@@ -207,6 +213,7 @@ class Evaluator:
             self._setups.forget()
 
     def _enter(self, work: _Work, span: Span, prefix: Prefix) -> None:
+        work.set_up = True
         if self._page is not None:
             self._page.enter(Phase.SETUP, span.start, prefix.depth)
         work.entering(prefix, span)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,11 +24,14 @@ class Pool(Protocol):
     def workers(self) -> int:
         """Slots there are now; 0 while the cluster starts."""
 
+    def loads(self) -> Mapping[str, int]:
+        """Return how many blocks every slot has now, by its name."""
+
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, serial: bool,
+        memory: int | None, slot: str | None,
     ) -> "BlockResult":  # fmt: skip
-        """Compute `block` on some slot, on always the same one for a `serial` sweep.
+        """Compute `block` on `slot` if it is still there, on any where that is None.
 
         Raises
         ------
@@ -51,16 +54,18 @@ class LatePool:
         """Slots there are now."""
         return self.inner.workers if self.inner is not None else 0
 
+    def loads(self) -> Mapping[str, int]:
+        """Return how many blocks every slot has now, by its name."""
+        return self.inner.loads() if self.inner is not None else {}
+
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, serial: bool,
+        memory: int | None, slot: str | None,
     ) -> "BlockResult":  # fmt: skip
         """Pass on to `inner`; see `Pool.submit`."""
         if self.inner is None:
             raise WorkerLost("There are no workers yet.")
-        return await self.inner.submit(
-            task, block, each=each, budget=budget, timeout=timeout, memory=memory, serial=serial
-        )
+        return await self.inner.submit(task, block, each=each, budget=budget, timeout=timeout, memory=memory, slot=slot)
 
     async def interrupt(self, task: "Task") -> None:
         """Pass on to `inner`; see `Pool.interrupt`."""
@@ -76,10 +81,10 @@ class DaskPool:
     client : distributed.Client
         Asynchronous client of the cluster.
     workers : callable
-        Returns the addresses of the workers that are up, without asking the network.
+        Returns the addresses of the workers that are up and how many tasks each has, without asking the network.
     """
 
-    def __init__(self, client: Any, workers: Callable[[], list[str]]):
+    def __init__(self, client: Any, workers: Callable[[], Mapping[str, int]]):
         self._client = client
         self._workers = workers
         self._count = itertools.count()
@@ -89,9 +94,13 @@ class DaskPool:
         """Workers that are up."""
         return len(self._workers())
 
+    def loads(self) -> Mapping[str, int]:
+        """Return how many blocks every worker has now, by its address."""
+        return self._workers()
+
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, serial: bool,
+        memory: int | None, slot: str | None,
     ) -> "BlockResult":  # fmt: skip
         """Compute `block` as one Dask task; see `Pool.submit`."""
         from distributed import CancelledError, KilledWorker
@@ -110,8 +119,8 @@ class DaskPool:
             memory,
             key=f"block-{next(self._count)}",
             pure=False,
-            workers=sorted(self._workers())[:1] if serial else None,
-            allow_other_workers=serial,
+            workers=None if slot is None else [slot],
+            allow_other_workers=slot is not None,
         )
         try:
             result: BlockResult = await future

@@ -62,6 +62,8 @@ class BlockResult:
         Points without one, to be submitted again.
     seconds, cpu : float
         Wall and processor time spent on points and setups.
+    setup : float
+        Of these seconds, those spent on setups that had to be computed.
     failed : int
         Of the points done, those that failed, were killed or timed out.
     nbytes : int
@@ -84,6 +86,7 @@ class BlockResult:
     lost: bool = False
     killed_point: int | None = None
     reason: str = ""
+    setup: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ class Report:
     failed, nbytes : int
     notes : tuple of str
         Warnings for the user, such as a captured value that points change.
+    setup : float
+        Of the seconds, those spent on setups that had to be computed.
     """
 
     done: int
@@ -159,6 +164,7 @@ class Report:
     failed: int
     nbytes: int
     notes: tuple[str, ...] = ()
+    setup: float = 0.0
 
 
 @dataclass(frozen=True)

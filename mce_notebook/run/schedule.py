@@ -35,6 +35,8 @@ class Job:
     block: Block
     each: bool
     budget: float | None
+    # The slot that has set up what the block needs, None where any will do.
+    slot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,22 @@ class Verdict:
 
 @dataclass
 class Pace:
-    """What a point costs, as measured: seconds and bytes, recent blocks counting most."""
+    """What a point and a setup cost, as measured: seconds and bytes, recent blocks counting most."""
 
     seconds: float | None = None
     nbytes: float | None = None
+    setup: float | None = None
 
-    def measured(self, done: int, seconds: float, nbytes: float) -> None:
-        """Take in a block of `done` points; half the weight stays with what was known."""
+    def measured(self, done: int, seconds: float, nbytes: float, setup: float = 0.0) -> None:
+        """Take in a block of `done` points; half the weight stays with what was known.
+
+        `setup` are the seconds for setups that were computed, 0 where what was kept served.
+        """
         if done <= 0:
             return
-        self.seconds = _blend(self.seconds, seconds / done)
+        if setup > 0:
+            self.setup = _blend(self.setup, setup)
+        self.seconds = _blend(self.seconds, max(0.0, seconds - setup) / done)
         self.nbytes = _blend(self.nbytes, nbytes / done)
 
 
@@ -106,6 +114,11 @@ class Schedule:
         return not self.flying and not self._suspects and self.plan.remaining == 0
 
     @property
+    def pinned(self) -> bool:
+        """Whether it matters which slot gets which block: what it has set up serves the next points too."""
+        return self.plan.prefixed
+
+    @property
     def eager(self) -> bool:
         """Whether the next block may wait in a slot behind another."""
         return self.pace.seconds is None or self.pace.seconds < EAGER_SECONDS
@@ -120,29 +133,32 @@ class Schedule:
             return self.failures > limit
         return self.outcomes >= FEWEST_OUTCOMES and self.failures > limit * self.outcomes
 
-    def next(self, workers: int) -> Job | None:
-        """Return the next block to send, None while nothing is left to hand out.
+    def next(self, workers: int, slot: str | None = None) -> Job | None:
+        """Return the next block to send to `slot`, or to any; None while nothing is left to hand out.
 
         Blocks that died with their slot come first and travel alone, so that a point which kills is told
         apart from those that only sat beside it.
         """
-        block = self._suspects.popleft() if self._suspects else self._planned(workers)
+        block = self._suspects.popleft() if self._suspects else self._planned(workers, slot)
         if block is None:
             return None
         probe = self.pace.seconds is None
         each = probe or (self.pace.seconds or 0.0) >= EACH_SECONDS
         self._number += 1
-        job = Job(self._number, block, each, PROBE_SECONDS if probe else BLOCK_SECONDS)
+        job = Job(self._number, block, each, PROBE_SECONDS if probe else BLOCK_SECONDS, slot)
         self.flying[job.number] = job
         return job
 
-    def _planned(self, workers: int) -> Block | None:
-        return self.plan.take(seconds=self.pace.seconds, nbytes=self.pace.nbytes, workers=max(workers, 1))
+    def _planned(self, workers: int, slot: str | None) -> Block | None:
+        pace = self.pace
+        return self.plan.take(
+            seconds=pace.seconds, nbytes=pace.nbytes, workers=max(workers, 1), setup=pace.setup, slot=slot
+        )
 
     def returned(self, job: Job, result: "BlockResult") -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
         del self.flying[job.number]
-        self.pace.measured(result.done, result.seconds, result.nbytes)
+        self.pace.measured(result.done, result.seconds, result.nbytes, result.setup)
         self.outcomes += result.done
         self.failures += result.failed
         rest = list(result.leftover)

@@ -291,6 +291,7 @@ class Supervisor:
             report.failed,
             run.nbytes,
             reason="; ".join(report.notes),
+            setup=report.setup,
         )
 
     def _died(self, run: _Run, state: State, returncode: int, output: str) -> BlockResult:

@@ -144,6 +144,9 @@ class UnsteadyPool:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
 
+    def loads(self) -> dict[str, int]:
+        return {f"slot {number}": 0 for number in range(self.workers)}
+
     async def submit(self, task: Task, block: Block, **options: Any) -> BlockResult:
         self.now += 1
         self.most = max(self.most, self.now)

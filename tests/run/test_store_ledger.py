@@ -38,6 +38,9 @@ class Squares:
         self.epochs: set[int | None] = set()
         self.grids: dict[int, Grid] = {}
 
+    def loads(self) -> dict[str, int]:
+        return {f"slot {number}": 0 for number in range(self.workers)}
+
     async def submit(self, task: Task, block: Block, **options: Any) -> BlockResult:
         if task.declaration not in self.grids:
             self.grids[task.declaration] = self.sweep.declaration(task.declaration).grid

@@ -75,6 +75,10 @@ class _Arrivals(SchedulerPlugin):
         self._changed()
 
 
+def _loads(scheduler: Any) -> dict[str, int]:
+    return {address: len(worker.processing) for address, worker in scheduler.workers.items()}
+
+
 @dataclass
 class LocalWorkers:
     """The workers of this machine, from start to stop."""
@@ -122,7 +126,7 @@ class LocalWorkers:
         # Results come straight from the workers, not encrypted once more on a way over the scheduler.
         client = await connect(cluster, asynchronous=True, set_as_default=False, direct_to_workers=True)
         scheduler = cluster.scheduler
-        started = cls(cluster, client, DaskPool(client, lambda: list(scheduler.workers)))
+        started = cls(cluster, client, DaskPool(client, lambda: _loads(scheduler)))
         cluster.scale(count)
         started.keeper = asyncio.create_task(started._keep(count))
         await client.wait_for_workers(count, timeout=START_SECONDS)

@@ -1,0 +1,49 @@
+"""Setups cost next to nothing: computed once per prefix and slot, whatever the shape of the loops."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mce_notebook.declare.options import Options
+from mce_notebook.run.client import hosts
+from mce_notebook.sweep import declare_cell
+
+
+@pytest.fixture
+def three_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MCE_RUNTIME_DIR", str(tmp_path / "r"))
+    monkeypatch.setenv("MCE_HOST_WORKERS", "3")
+    yield
+    for host in hosts():
+        os.kill(host.process.pid, signal.SIGKILL)
+        host.close()
+
+
+COSTLY = """
+import os, time
+out = {}
+for a in range(12):
+    time.sleep(0.2)
+    with open(calls, "a") as file:
+        file.write(f"{a} {os.getpid()}\\n")
+    base = a * 1000
+    for b in range(200):
+        time.sleep(0.005)
+        out[a, b] = base + b
+"""
+
+
+@pytest.mark.timeout(180)
+def test_repeated_setup_stays_a_small_part_of_computing(root: Path, tmp_path: Path, three_slots: None) -> None:
+    calls = tmp_path / "calls"
+    run = declare_cell("costly", COSTLY, {"__name__": "__main__", "calls": str(calls)}, Options())
+    data = run.result(timeout=120)
+    assert [int(data.out.sel(a=a, b=7)) for a in (0, 5, 11)] == [7, 5007, 11007]
+    made = calls.read_text().splitlines()
+    assert {line.split()[0] for line in made} == {str(a) for a in range(12)}
+    # 12 are needed; each repetition costs 0.2 s of 12 s of computing.
+    assert (len(made) - 12) * 0.2 <= 0.1 * 12 * 200 * 0.005
+    assert len({line.split()[1] for line in made}) == 3
