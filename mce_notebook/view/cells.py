@@ -70,6 +70,19 @@ class Cells:
             return cells
         return np.where((cells >= 0) & ~self.excluded[cells], cells, -1)
 
+    def indices(self, cells: Integers) -> Integers:
+        """Return the listed indices of flat cells; -1 for a cell that is no point."""
+        return cells if self.positions is None else self._indices[cells]
+
+    @cached_property
+    def _indices(self) -> Integers:
+        assert self.positions is not None
+        found = np.full(self.size, -1, np.int64)
+        listed = np.flatnonzero(self.positions >= 0)
+        # Backwards, so that of two listed indices in one cell the first is kept.
+        found[self.positions[listed[::-1]]] = listed[::-1]
+        return found
+
     @cached_property
     def coordinates(self) -> "xr.Coordinates":
         """The coordinates as xarray wants them, with their indexes built once.

@@ -430,6 +430,23 @@ class Snapshot:
                     return batch.outputs.get(int(rows[0]), "") if rows.size else ""
             return ""
 
+    def origin(self, listed: int) -> tuple[float | None, str | None]:
+        """(seconds, worker) of the outcome at a listed index; None where it was not recorded or there is none."""
+        with self._lock:
+            cell = int(self.cells.of(np.array([listed]))[0])
+            number = int(self._standing.source[cell]) if cell >= 0 else -1
+            if number < 0:
+                return None, None
+            source = self._standing.sources[number]
+            timed = np.nan if self._seconds is None else float(self._seconds.view((self.cells.size,))[cell])
+            seconds = source.seconds if np.isnan(timed) else timed
+            return None if np.isnan(seconds) else float(seconds), source.worker or None
+
+    def outputs(self) -> list[str]:
+        """Names of the outputs, as declared and as the outcomes named them."""
+        with self._lock:
+            return list(self._outputs)
+
     def attributes(self) -> dict[str, Any]:
         """Provenance, as attributes that every file format takes."""
         declaration = self.declaration
