@@ -119,6 +119,9 @@ def read_cell(
     drawn = ("global RNG: each point gets its own stream",) if experiment.global_rng == "seeded" else ()
     offers = [_offered(offer, text) for offer in nest.offers]
     notes = (*bound.notes, *drawn, *experiment.version.warnings, *offers)
+    if any(setup.enclosing for setup in bound.setups) and options.order == "coarse":
+        # Points of one prefix lie together in the listing only, and slots should set up few.
+        options = dataclasses.replace(options, order="listed")
     info = {"notes": notes, "sinks": bound.sinks, "tail": nest.tail}
     return Proposal(
         experiment, bound.grid, options, kind, cell=cell, notebook=notebook, info=info, adopt=adopt, replace=replace

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mce_notebook.declare.axes import Axis
 from mce_notebook.declare.binding import Binder
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.independence import generator_above
@@ -81,8 +82,8 @@ class Binding:
         grid = binder.grid(self.listings)
         outline, body, outputs = self.reading.lower(records)
         generators = tuple(g for listing in self.listings for g in listing.generators)
-        setups, inlined = self._setups(records, generators)
-        body = [*self._unpacking(records, body), *inlined, *body]
+        setups = self._setups(records, generators)
+        body = [*self._unpacking(records, body), *body]
         provides = tuple(name for setup in setups for name in setup.provides)
         used = read_names(body)
         parameters = (*grid.names, *(n for n in dict.fromkeys(provides) if n in used and n not in grid.names))
@@ -141,21 +142,17 @@ class Binding:
             ends.append(numbers[spec - 1][-1] + 1)
         return ends
 
-    def _setups(
-        self, records: Mapping[str, Sequence[str]], generators: tuple[str, ...]
-    ) -> tuple[tuple[Setup, ...], list[ast.stmt]]:
-        """Routines of the setups; those inside a table of ragged loops run with every point."""
+    def _setups(self, records: Mapping[str, Sequence[str]], generators: tuple[str, ...]) -> tuple[Setup, ...]:
+        """Return the routines of the setups; those between ragged loops depend on some coordinates of one axis."""
         setups: list[Setup] = []
-        inlined: list[ast.stmt] = []
         ends = self._level_ends()
         axes = [axis for listing in self.listings for axis in listing.axes]
         known: list[str] = []
         for number, statements, provides in self.reading.setups:
-            below = ends[number + 1]
-            if inlined or below == ends[number]:
-                inlined += statements
-                continue
-            names = [name for axis in axes[: ends[number]] for name in axis.names]
+            # Levels that end with the same axis are ragged loops, and this one is between two of them.
+            depth = ends[number] - (ends[number + 1] == ends[number])
+            enclosing = self._bound_down_to(number, axes[depth]) if depth < ends[number] else ()
+            names = [*(name for axis in axes[:depth] for name in axis.names), *enclosing]
             body = [*self._unpacking(records, statements), *statements]
             names += [n for n in known if n in read_names(body) and n not in names]
             names += [g for g in generators if g in read_names(body)]
@@ -163,9 +160,16 @@ class Binding:
             values = ast.Tuple([ast.Name(p, ast.Load()) for p in provides], ast.Load())
             body.append(ast.fix_missing_locations(ast.copy_location(ast.Return(values), statements[-1])))
             routine = Routine(function("setup", names, body, node), self.cell, self.filename)
-            setups.append(Setup(ends[number], routine, tuple(provides)))
+            setups.append(Setup(depth, routine, tuple(provides), enclosing))
             known += provides
-        return tuple(setups), inlined
+        return tuple(setups)
+
+    def _bound_down_to(self, number: int, axis: Axis) -> tuple[str, ...]:
+        """Return the coordinates of an axis of ragged loops that the levels down to this one give."""
+        bound: set[str] = set()
+        for spec in itertools.chain.from_iterable(level.specs for level in self.reading.levels[: number + 1]):
+            bound |= {*spec.names, *(name for name, _ in spec.counters), *([spec.replicate] if spec.replicate else [])}
+        return tuple(name for name in axis.names if name in bound)
 
     def _unpacking(self, records: Mapping[str, Sequence[str]], body: Sequence[ast.stmt]) -> list[ast.stmt]:
         """``params = {"a": a, ...}`` for loop variables that stand for a dictionary."""
@@ -238,9 +242,8 @@ class Binding:
     def _launch_line(self, grid: Grid, setups: Sequence[Setup], outputs: Sequence[str]) -> str:
         axes = ", ".join(f"{'/'.join(axis.names)} ({axis.size})" for part in grid.parts for axis in part.axes)
         parts = [f"axes {axes}"]
-        ends = self._level_ends()
-        for setup in setups:
-            level = self.reading.levels[ends.index(setup.depth)]
+        for number, _, _ in self.reading.setups[: len(setups)]:
+            level = self.reading.levels[number]
             parts.append(f"setup per {', '.join(level.names or level.counters)}")
         guards = sum(len(level.guards) for level in self.reading.levels)
         if guards:

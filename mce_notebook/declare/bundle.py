@@ -221,7 +221,10 @@ def _key(experiment: Experiment, values: Mapping[Any, Any], sources: Mapping[str
         experiment.name,
         list(experiment.parameters),
         list(experiment.outputs or ()),
-        [[setup.depth, list(setup.provides), list(setup.routine.parameters)] for setup in experiment.setups],
+        [
+            [setup.depth, *setup.enclosing, list(setup.provides), list(setup.routine.parameters)]
+            for setup in experiment.setups
+        ],
         sorted((name, type(value).__name__, repr(value)) for name, value in experiment.constants.items()),
         list(experiment.mirrored),
         [

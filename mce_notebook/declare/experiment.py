@@ -205,7 +205,8 @@ def from_nest(
         if _setup_draws(setup, bound, namespace, parameters):
             draws = True
             axes = bound.grid.parts[0].axes[: setup.depth]
-            enclosing = ", ".join(coordinate.name for axis in axes for coordinate in axis.coordinates)
+            names = [coordinate.name for axis in axes for coordinate in axis.coordinates]
+            enclosing = ", ".join((*names, *setup.enclosing))
             walk.add_fact(f"the axes around the random setup at depth {setup.depth}", enclosing)
     walk.add_routine(bound.point, "the point")
     _add_files(walk, depends)

@@ -6,7 +6,10 @@ import linecache
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mce_notebook.declare.grid import Grid
 
 
 class Mark(enum.Enum):
@@ -83,8 +86,15 @@ class Setup:
         Takes names of those axes and of outer setups' results, returns the tuple of `provides`.
     provides : tuple of str
         The names it gives to inner setups and to the point.
+    enclosing : tuple of str
+        Coordinates of the next axis that it may read too: ragged loops are one axis, and this is between two of them.
     """
 
     depth: int
     routine: Routine
     provides: tuple[str, ...]
+    enclosing: tuple[str, ...] = ()
+
+    def inside(self, grid: "Grid", index: int) -> tuple[str, ...]:
+        """Return the names of the loops inside it, in the part of the grid that holds a listed index."""
+        return tuple(name for name in grid.names_below(index, self.depth) if name not in self.enclosing)

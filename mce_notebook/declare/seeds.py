@@ -153,7 +153,7 @@ class Stream:
 def setup_key(
     grid: "Grid",
     index: int,
-    depth: int,
+    inside: Collection[str],
     constants: Mapping[str, Any],
     root: int,
     shared: Collection[str] = (),
@@ -165,8 +165,8 @@ def setup_key(
     grid : Grid
     index : int
         Listed index of any point that uses the setup.
-    depth : int
-        Number of axes around the setup.
+    inside : collection of str
+        Names of the loops inside the setup.
     constants : mapping
         Simple constants that the setup reads.
     root : int
@@ -174,8 +174,7 @@ def setup_key(
     shared : collection of str
         Axes left out, as for points.
     """
-    inner = grid.names_below(index, depth)
-    key = grid.keys(np.array([index]), without={*inner, *shared}, constants=constants)
+    key = grid.keys(np.array([index]), without={*inside, *shared}, constants=constants)
     # A setup and a point that read the same names must still draw different numbers.
     setup: Keys = stream_keys(key, root ^ _hash(b"setup"))[0]
     return setup

@@ -13,6 +13,7 @@ import numpy as np
 from mce_notebook.declare import seeds
 from mce_notebook.declare.experiment import Compiled, Experiment
 from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.routine import Setup
 from mce_notebook.errors import DeclarationError
 from mce_notebook.plan import Block
 from mce_notebook.run import scratch
@@ -142,11 +143,11 @@ class Setups:
         if not self._experiment.setups:
             yield Span(0, block.count)
             return
-        depth = max(setup.depth for setup in self._experiment.setups)
+        innermost = self._experiment.setups[-1]
         start = 0
         for piece in self._by_part(block):
             indices = piece.indices()
-            without = self._grid.names_below(int(indices[0]), depth)
+            without = innermost.inside(self._grid, int(indices[0]))
             keys = self._grid.keys(indices, without=without)
             breaks = np.flatnonzero(np.any(keys[1:] != keys[:-1], axis=1)) + 1
             edges = [0, *breaks.tolist(), piece.count]
@@ -179,7 +180,7 @@ class Setups:
         provided: tuple[Any, ...] = ()
         outer: list[tuple[int, Prefix]] = []
         for number, setup in enumerate(self._experiment.setups):
-            key = (number, self._prefix(index, setup.depth))
+            key = (number, self._prefix(index, setup))
             kept = self._kept(key)
             value = kept if kept is not None else self._compute(key, index, known, entering)
             if isinstance(value, Failure):
@@ -215,17 +216,19 @@ class Setups:
         """Drop every result, because points may have changed them."""
         self._memo.clear()
 
-    def _prefix(self, index: int, depth: int) -> Prefix:
+    def _prefix(self, index: int, setup: Setup) -> Prefix:
         # Axes that share a stream still have setups of their own, so this is not the stream key.
-        (key,) = self._grid.keys(np.array([index]), without=self._grid.names_below(index, depth))
-        return Prefix(depth, (int(key[0]), int(key[1])))
+        (key,) = self._grid.keys(np.array([index]), without=setup.inside(self._grid, index))
+        return Prefix(setup.depth, (int(key[0]), int(key[1])))
 
     def _stream_key(self, number: int, index: int) -> Any:
         experiment = self._experiment
         setup = experiment.setups[number]
         read = {node.id for node in ast.walk(setup.routine.tree) if isinstance(node, ast.Name)}
         constants = {name: value for name, value in experiment.constants.items() if name in read}
-        return seeds.setup_key(self._grid, index, setup.depth, constants, experiment.root, experiment.shared)
+        return seeds.setup_key(
+            self._grid, index, setup.inside(self._grid, index), constants, experiment.root, experiment.shared
+        )
 
     def _kept(self, key: tuple[int, Prefix]) -> tuple[Any, ...] | Failure | None:
         dead = self.dead.get(key[1])

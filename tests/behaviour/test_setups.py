@@ -47,3 +47,31 @@ def test_repeated_setup_stays_a_small_part_of_computing(root: Path, tmp_path: Pa
     # 12 are needed; each repetition costs 0.2 s of 12 s of computing.
     assert (len(made) - 12) * 0.2 <= 0.1 * 12 * 200 * 0.005
     assert len({line.split()[1] for line in made}) == 3
+
+
+RAGGED = """
+import os
+rows = []
+for n in [3, 5, 7, 9]:
+    with open(calls, "a") as file:
+        file.write(f"{n} {os.getpid()}\\n")
+    noise = [n * 10] * n
+    for k in range(n):
+        for b in range(50):
+            rows.append((n, k, b, noise[k] + b))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_setup_between_ragged_loops_is_computed_once_per_outer_value(
+    root: Path, tmp_path: Path, three_slots: None
+) -> None:
+    calls = tmp_path / "calls"
+    run = declare_cell("ragged", RAGGED, {"__name__": "__main__", "calls": str(calls)}, Options())
+    run.result(timeout=60)
+    plain: dict[str, object] = {"calls": str(tmp_path / "plain")}
+    exec(RAGGED, plain)
+    assert run.rows() == plain["rows"]
+    made = calls.read_text().splitlines()
+    # 1,200 points; a slot that shares a value with another sets it up too.
+    assert len(made) == len(set(made)) <= 4 + 2

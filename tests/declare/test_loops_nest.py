@@ -222,12 +222,34 @@ def test_offer_to_list_in_the_notebook():
     assert bound.notes[0].startswith("axes m/w (3)")
 
 
-def test_setup_inside_a_ragged_grid_runs_with_every_point():
+def test_setup_inside_a_ragged_grid_depends_on_the_loops_around_it():
     cell = "rows = []\nfor n in [2, 3]:\n    X = make(n)\n    for k in range(n):\n        rows.append((n, k, X[k]))\n"
     bound = read(cell).bind({"rows": [], "make": np.arange})
-    assert bound.setups == ()
+    (setup,) = bound.setups
+    assert (setup.depth, setup.enclosing, setup.provides) == (0, ("n",), ("X",))
+    assert setup.inside(bound.grid, 0) == ("k",)
+    assert "setup per n" in bound.notes[0]
     point = bound.point.compile({"make": np.arange})
-    assert [point(*row) for row in bound.grid.points(0, 5)] == [0, 1, 0, 1, 2]
+    make = setup.routine.compile({"make": np.arange})
+    assert [point(n, k, *make(n)) for n, k in bound.grid.points(0, 5)] == [0, 1, 0, 1, 2]
+
+
+def test_setups_above_between_and_below_ragged_loops():
+    cell = """
+rows = []
+for a in [1, 2]:
+    A = a * 100
+    for n in [2, 3]:
+        N = A + n * 10
+        for i, k in enumerate(range(n)):
+            K = N + k
+            for b in [5, 6]:
+                rows.append((a, n, k, b, A, N, K + b))
+"""
+    bound = read(cell).bind({"rows": []})
+    assert [(s.depth, s.enclosing) for s in bound.setups] == [(1, ()), (1, ("n",)), (2, ())]
+    assert [s.inside(bound.grid, 0) for s in bound.setups] == [("n", "k", "i", "b"), ("k", "i", "b"), ("b",)]
+    assert "setup per a; setup per n; setup per k" in bound.notes[0]
 
 
 def test_no_object_per_point():

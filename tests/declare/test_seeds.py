@@ -98,18 +98,20 @@ def test_setup_streams_depend_on_enclosing_axes_and_constants_only() -> None:
     design = grid(n=[1, 2], rho=[0.1, 0.2], replicates=3)
 
     def key(index: int, depth: int, **constants: object) -> tuple:
-        return tuple(setup_key(design, index, depth, constants, 7).tolist())
+        return tuple(setup_key(design, index, design.names_below(index, depth), constants, 7).tolist())
 
     assert key(0, 1) == key(5, 1) != key(6, 1)
     assert key(0, 2) == key(2, 2) != key(3, 2)
     assert key(0, 1, k=1) != key(0, 1)
-    assert key(0, 1) == tuple(setup_key(design.extended(rho=[0.3], replicates=9), 0, 1, {}, 7).tolist())
+    assert key(0, 1) == tuple(
+        setup_key(design.extended(rho=[0.3], replicates=9), 0, ("rho", "replicate"), {}, 7).tolist()
+    )
     inner = grid(rho=[0.1, 0.2], replicates=3)
-    assert key(0, 1) == tuple(setup_key(inner, 0, 0, {"n": 1}, 7).tolist())
+    assert key(0, 1) == tuple(setup_key(inner, 0, inner.names, {"n": 1}, 7).tolist())
     points = stream_keys(design.keys(np.array([0]), without={"rho", "replicate"}), 7)
     assert key(0, 1) != tuple(points[0].tolist())
-    assert tuple(setup_key(design, 6, 1, {}, 7, shared=("n",)).tolist()) == tuple(
-        setup_key(design, 0, 1, {}, 7, shared=("n",)).tolist()
+    assert tuple(setup_key(design, 6, design.names_below(6, 1), {}, 7, shared=("n",)).tolist()) == tuple(
+        setup_key(design, 0, design.names_below(0, 1), {}, 7, shared=("n",)).tolist()
     )
 
 
