@@ -15,11 +15,14 @@ from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
 
     from mce_notebook.declare.experiment import Experiment
     from mce_notebook.view.dataset import Snapshot
     from mce_notebook.view.failures import Failures
+    from mce_notebook.view.plots import Plot
     from mce_notebook.view.progress import Meter, Progress
 
 # While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
@@ -187,6 +190,62 @@ class Sweep:
         # Only where the cell was run here: the objects of axes are code, which looking at a sweep never loads.
         grid = self._live_grid() if self._experiment is not None else None
         return rows(self._view(), sink, grid=grid)
+
+    def plot(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        value: str | None = None,
+        by: str | None = None,
+        kind: str | None = None,
+        *,
+        over: "str | Sequence[str]" = (),
+        incomplete: bool | None = None,
+        **fixed: Any,
+    ) -> "Plot":
+        """Draw it, live while it runs; the plot shows itself where it is the result of a cell.
+
+        What is not said is chosen from the data: one axis is drawn as a curve, two as a heatmap, and further axes get
+        selectors. Curves are means over `replicate` with a 95 % interval: Student's t interval of the mean for
+        numbers, Wilson's for shares of bools and of the answers of outputs that are text. Axes whose labels are spaced
+        by ratios are logarithmic. Grey cells are not known yet, hatched ones stale or failed. ::
+
+            recovery.plot()
+            recovery.plot(x="rho", y="delta", value="error", by="n")
+            recovery.plot(x="rho", delta=0.5)
+
+        Parameters
+        ----------
+        x, y : str, optional
+            Axes drawn to the right and upwards; with `y`, values are colours. A `y` that names an output is `value`.
+        value : str, optional
+            The output drawn, the first one by default; of a complex one `"z.real"`, `"z.imag"`, `"z.abs"` or
+            `"z.angle"`. Outputs that are arrays are drawn over their own dimension.
+        by : str, optional
+            An axis told apart by colour, or by panels of a heatmap.
+        kind : {"curve", "points", "heatmap"}, optional
+            `points` shows every outcome by itself, without averaging.
+        over : str or sequence of str, optional
+            Further axes that are averaged.
+        incomplete : bool, optional
+            Whether means are shown of places of which not all points are known. By default they are while the sweep
+            runs, marked as such, and are left out afterwards: points that failed rarely are like the others.
+        **fixed
+            Labels of axes that are held, such as ``n=100``.
+
+        Returns
+        -------
+        Plot
+            `.object` is the same as HoloViews elements, `.png()` as an image.
+
+        Raises
+        ------
+        ViewError
+            For a name there is not, with those there are.
+        """
+        from mce_notebook.view.plots import plot
+
+        return plot(self._store, x, y, value, by, kind, over=over, incomplete=incomplete, **fixed)
 
     def log(self, **labels: Any) -> str:
         """Return the last output (64 KiB at most) that the point at `labels` printed."""
