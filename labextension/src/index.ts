@@ -1,8 +1,22 @@
 import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
 
+import commands from './commands';
+import completion from './completion';
+import highlight from './highlight';
 import live from './live';
+import panel from './panel';
+import status from './status';
+import sweepCell from './sweepCell';
 
 // One plugin per module, so that each can be read, tested and disabled by itself.
-const plugins: JupyterFrontEndPlugin<unknown>[] = [live];
+const plugins: JupyterFrontEndPlugin<unknown>[] = [
+  live,
+  commands,
+  panel,
+  status,
+  sweepCell,
+  highlight,
+  completion
+];
 
 export default plugins;

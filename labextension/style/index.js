@@ -1,1 +1,3 @@
 import './view.css';
+import './panel.css';
+import './cell.css';

@@ -1,0 +1,40 @@
+/** How many sweeps run, at the foot of the window; a click shows the panel. */
+
+import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { IStatusBar } from '@jupyterlab/statusbar';
+import { Widget } from '@lumino/widgets';
+
+import { experimentsIcon } from './icons';
+import { active, statusText } from './listing';
+import { ILive } from './live';
+import { SHOW } from './panel';
+
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: 'mce-notebook:status',
+  description: 'Says at the foot of the window how many sweeps run.',
+  autoStart: true,
+  requires: [IStatusBar, ILive],
+  activate: (app: JupyterFrontEnd, bar: IStatusBar, { transport }: ILive) => {
+    const item = new Widget();
+    item.addClass('mce-Status');
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.onclick = () => void app.commands.execute(SHOW);
+    const text = document.createElement('span');
+    const icon = experimentsIcon.element({ stylesheet: 'statusBar', tag: 'span' });
+    icon.setAttribute('aria-hidden', 'true');
+    button.append(icon, text);
+    item.node.append(button);
+    item.hide();
+    transport.list(listing => {
+      const shown = statusText(listing);
+      item.setHidden(shown === '');
+      text.textContent = shown;
+      const names = listing.sweeps.filter(active).map(one => one.name);
+      button.title = `Experiments: ${names.join(', ')}`;
+    });
+    bar.registerStatusItem('mce-notebook:status', { item, align: 'left', rank: 5 });
+  }
+};
+
+export default plugin;
