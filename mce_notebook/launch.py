@@ -153,7 +153,10 @@ def draft(proposal: Proposal, root: Path) -> Draft:
     own = proposal.grid.with_tokens(lambda value: proposal.experiment.token(value).encode()).snap(
         declaration.grid for declaration in earlier
     )
-    grid = _joined(own, proposal, latest)
+    grid, missing = _joined(own, proposal, latest, sweep)
+    if missing:
+        notes = (*proposal.info.get("notes", ()), missing)
+        proposal = dataclasses.replace(proposal, info={**proposal.info, "notes": notes})
     declaration = _declaration(proposal, grid, _digest(own), latest)
     found = known(sweep, declaration) if sweep is not None else unknown(grid.size)
     if _costs_little(found, declaration) and declaration.hold_stale:
@@ -351,12 +354,38 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _joined(own: Grid, proposal: Proposal, latest: Declaration | None) -> Grid:
-    # The latest grid is the last own grid joined with later extends, until the own grid changes.
+def _joined(own: Grid, proposal: Proposal, latest: Declaration | None, sweep: SweepStore | None) -> tuple[Grid, str]:
+    """Return the latest grid: the last own one joined with later extends, until the own one changes.
+
+    And what cannot be joined, as a sentence.
+    """
     if latest is None or proposal.joins or latest.own_grid != _digest(own):
-        return own
-    # Objects on an axis are not kept with a declaration, so an axis of objects is the one the cell lists.
-    return own if own.object_values() else latest.grid
+        return own, ""
+    objects = own.object_values()
+    if not objects or sweep is None:
+        return latest.grid, ""
+    if _digest(latest.grid) == _digest(own):
+        return own, ""
+    try:
+        # Running a cell may load code that this user signed; only looking at a sweep never does.
+        _, values = bundle.load(sweep.code_folder(latest.code), sweep.paths.objects, stay=False)
+        return latest.grid.with_object_values(values, own), ""
+    except Exception as error:  # whatever the user's own classes raise while they are loaded
+        names = sorted({key.partition("/")[2] for key in objects})
+        return own, _left_out(own, latest.grid, names, error)
+
+
+def _left_out(own: Grid, latest: Grid, names: Iterable[str], error: Exception) -> str:
+    def labels(grid: Grid, name: str) -> list[str]:
+        columns = [part.coordinates[name][1] for part in grid.parts if name in part.names]
+        return list(dict.fromkeys(str(label) for column in columns for label in column.labels))
+
+    gone = {name: [label for label in labels(latest, name) if label not in labels(own, name)] for name in names}
+    told = "; ".join(f"`{name}`: {', '.join(found)}" for name, found in gone.items() if found)
+    return (
+        f"what `extend` added is left out, because its objects cannot be loaded ({type(error).__name__}: {error}): "
+        f"{told}. List them in the cell."
+    )
 
 
 def _declaration(proposal: Proposal, grid: Grid, own: str, latest: Declaration | None) -> Declaration:

@@ -312,9 +312,9 @@ class Grid:
             if column.kind == "object" and column.values is not None
         }
 
-    def with_object_values(self, values: Mapping[str, Sequence[Any]]) -> "Grid":
-        """Return this grid with the values that `object_values` gave."""
-        return selection.with_object_values(self, values)
+    def with_object_values(self, values: Mapping[str, Sequence[Any]], live: "Grid | None" = None) -> "Grid":
+        """Return this grid with the values that `object_values` gave; those `live` has too are taken from there."""
+        return selection.with_object_values(self, values, live)
 
     def _columns(self) -> Iterator[tuple[str, Coordinate]]:
         for number, part in enumerate(self.parts):

@@ -267,9 +267,10 @@ def _tokenised(column: Coordinate, token: Token) -> Coordinate:
     return replace(column, typed=tuple(typed), _hashed={})
 
 
-def with_object_values(grid: "Grid", values: Mapping[str, Sequence[Any]]) -> "Grid":
+def with_object_values(grid: "Grid", values: Mapping[str, Sequence[Any]], live: "Grid | None" = None) -> "Grid":
     """Return the grid with objects put back; see `Grid.with_object_values`."""
     parts = []
+    own = {} if live is None else _objects(live)
     for number, part in enumerate(grid.parts):
         changed = {}
         for name, (_, column) in part.coordinates.items():
@@ -277,6 +278,19 @@ def with_object_values(grid: "Grid", values: Mapping[str, Sequence[Any]]) -> "Gr
             if given is not None:
                 if len(given) != len(column):
                     raise GridError(f"The axis {name!r} has {len(column)} labels but {len(given)} values.")
-                changed[name] = replace(column, values=list(given), _hashed={})
+                typed = column.typed or (b"",) * len(given)
+                here = [own.get((name, known), value) for known, value in zip(typed, given, strict=True)]
+                changed[name] = replace(column, values=here, _hashed={})
         parts.append(_with_coordinates(part, changed) if changed else part)
     return replace(grid, parts=tuple(parts))
+
+
+def _objects(grid: "Grid") -> dict[tuple[str, bytes], Any]:
+    """Return the values of axes of objects by name and canonical bytes."""
+    columns = [(name, column) for part in grid.parts for name, (_, column) in part.coordinates.items()]
+    return {
+        (name, known): value
+        for name, column in columns
+        if column.kind == "object" and column.values is not None and column.typed is not None
+        for known, value in zip(column.typed, column.listed, strict=True)
+    }

@@ -46,6 +46,52 @@ def test_extension_computes_only_what_is_new(root: Path) -> None:
     assert same.dataset.sizes["a"] == 4
 
 
+def double(x: float) -> float:
+    return 2 * x
+
+
+def triple(x: float) -> float:
+    return 3 * x
+
+
+class Scale:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, x: float) -> float:
+        return self.factor * x
+
+
+def apply(f: object, x: float) -> float:
+    return f(x)  # type: ignore[operator]
+
+
+def test_an_axis_of_objects_keeps_what_extend_added_when_the_cell_runs_again(root: Path) -> None:
+    run = mce.sweep(apply, f=[("double", double), ("half", Scale(0.5))], x=[1, 2], on="inline")
+    run.extend(f=[("triple", triple), ("ten", Scale(10.0))])
+    assert runs(run) == 4
+    again = mce.sweep(apply, f=[("double", double), ("half", Scale(0.5))], x=[1, 2], on="inline")
+    assert runs(again) == 0
+    assert again.dataset.f.values.tolist() == ["double", "half", "triple", "ten"]
+    assert again.dataset.apply.sel(x=2).values.tolist() == [4, 1, 6, 20]
+    # They are there as objects too, for new points along another axis.
+    again.extend(x=[3])
+    assert again.result().apply.sel(x=3).values.tolist() == [6, 1.5, 9, 30]
+
+
+def test_objects_that_cannot_be_loaded_are_left_out_and_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mce.sweep(apply, f=[double], x=[1, 2], on="inline")
+    run.extend(f=[triple])
+    # As if another user had extended it: the signature is not by this key.
+    monkeypatch.setenv("MCE_CONFIG_DIR", str(root / "another user"))
+    again = mce.sweep(apply, f=[double], x=[1, 2], on="inline")
+    assert again.dataset.f.values.tolist() == ["double"]
+    assert again.launched is not None
+    (note,) = [note for note in again.launched.declaration.notes if "`f`" in note]
+    assert "triple" in note
+    assert "extend" in note
+
+
 def test_a_constant_becomes_an_axis_and_keeps_its_outcomes(root: Path) -> None:
     def noisy(n: int, sigma: float, rng: np.random.Generator) -> float:
         return float(rng.normal(0, sigma, n).sum())
