@@ -73,10 +73,10 @@ def test_an_axis_of_objects_keeps_what_extend_added_when_the_cell_runs_again(roo
     again = mce.sweep(apply, f=[("double", double), ("half", Scale(0.5))], x=[1, 2], on="inline")
     assert runs(again) == 0
     assert again.dataset.f.values.tolist() == ["double", "half", "triple", "ten"]
-    assert again.dataset.apply.sel(x=2).values.tolist() == [4, 1, 6, 20]
+    assert again.dataset["apply"].sel(x=2).values.tolist() == [4, 1, 6, 20]
     # They are there as objects too, for new points along another axis.
     again.extend(x=[3])
-    assert again.result().apply.sel(x=3).values.tolist() == [6, 1.5, 9, 30]
+    assert again.result()["apply"].sel(x=3).values.tolist() == [6, 1.5, 9, 30]
 
 
 def test_objects_that_cannot_be_loaded_are_left_out_and_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
