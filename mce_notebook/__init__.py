@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    # Looked for by Jupyter servers, hence no public name of ours.
+    "_jupyter_server_extension_points": "mce_notebook.frontends.server",
     "Sweep": "mce_notebook.sweep",
     "grid": "mce_notebook.declare.grid",
     "latin_hypercube": "mce_notebook.declare.designs",

@@ -99,8 +99,7 @@ def read_cell(
     LoopError
         If the loops cannot be a sweep.
     """
-    text = _with_loops(name, cell, line_axes) if line_axes else cell
-    nest = _read(text, axes, name, first_line - len(line_axes or ()), first_line)
+    nest = read_loops(name, cell, line_axes=line_axes, axes=axes, first_line=first_line)
     if nest.head.strip():
         if execute is None:
             exec(compile(nest.head, nest.filename, "exec"), namespace)
@@ -117,7 +116,7 @@ def read_cell(
         shared=bound.grid.shared,
     )
     drawn = ("global RNG: each point gets its own stream",) if experiment.global_rng == "seeded" else ()
-    offers = [_offered(offer, text) for offer in nest.offers]
+    offers = [_offered(offer, nest.cell) for offer in nest.offers]
     notes = (*bound.notes, *drawn, *experiment.version.warnings, *offers)
     if any(setup.enclosing for setup in bound.setups) and options.order == "coarse":
         # Points of one prefix lie together in the listing only, and slots should set up few.
@@ -126,6 +125,25 @@ def read_cell(
     return Proposal(
         experiment, bound.grid, options, kind, cell=cell, notebook=notebook, info=info, adopt=adopt, replace=replace
     )
+
+
+def read_loops(
+    name: str,
+    cell: str,
+    *,
+    line_axes: Mapping[str, str] | None = None,
+    axes: Sequence[str] | None = None,
+    first_line: int = 1,
+) -> "loops.Nest":
+    """Read the loops of a cell, with those of its line around it; nothing is executed. Parameters as in `read_cell`.
+
+    Raises
+    ------
+    LoopError
+        If the loops cannot be a sweep.
+    """
+    text = _with_loops(name, cell, line_axes) if line_axes else cell
+    return _read(text, axes, name, first_line - len(line_axes or ()), first_line)
 
 
 def _offered(offer: "loops.Offer", cell: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class Follower:
         What the sweep is called on the wire.
     executor : Executor
         Where slow searches run.
+    notebook : callable, optional
+        Turns the recorded path of a notebook into what is told of it.
 
     Notes
     -----
@@ -61,11 +64,12 @@ class Follower:
     sweep is executed or unpickled.
     """
 
-    def __init__(self, sweep: "SweepStore", key: str, executor: Executor):
+    def __init__(self, sweep: "SweepStore", key: str, executor: Executor, notebook: Callable[[str], str] = str):
         self.sweep = sweep
         self.key = key
         self.used = time.monotonic()
         self._executor = executor
+        self._notebook = notebook
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._meter = Meter()
@@ -213,7 +217,7 @@ class Follower:
             "cost": None,
             "message": shortened(progress.message, LONGEST_MESSAGE),
             "cluster": str(declaration.options.get("on") or "local"),
-            "notebook": declaration.notebook,
+            "notebook": self._notebook(declaration.notebook),
             "created": str(self.sweep.record.get("created", "")),
             "actions": actions(progress),
         }

@@ -35,6 +35,8 @@ class Feed:
     ----------
     roots : callable
         Returns the stores (folders `experiments`) that may be shown, in order; asked again now and then.
+    notebook : callable, optional
+        Turns the recorded path of a notebook into what is told of it.
 
     Notes
     -----
@@ -42,8 +44,9 @@ class Feed:
     the first look at a sweep of millions of points, seconds: never call them on an event loop.
     """
 
-    def __init__(self, roots: Callable[[], Iterable[Path]]):
+    def __init__(self, roots: Callable[[], Iterable[Path]], notebook: Callable[[str], str] = str):
         self._roots = roots
+        self._notebook = notebook
         self._lock = threading.RLock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="mce-regions")
         self._followers: dict[str, Follower] = {}
@@ -86,7 +89,7 @@ class Feed:
                 raise UnknownSweep("There is no such sweep in the stores this server shows; it may have been removed.")
             follower = self._followers.get(key)
             if follower is None or follower.sweep.paths.folder != place.sweep.paths.folder:
-                follower = self._followers[key] = Follower(place.sweep, key, self._executor)
+                follower = self._followers[key] = Follower(place.sweep, key, self._executor, self._notebook)
             return follower
 
     def keys(self) -> list[str]:
