@@ -136,7 +136,7 @@ class Lane:
         cursor = self._cursor(max(1, k // (RANGES if k <= LARGE else LARGE_RANGES)))
         starts: list[Indices] = []
         lengths: list[Indices] = []
-        need = min(k, self.left)
+        need = wanted = min(k, self.left)
         while need > 0 and cursor.fill():
             start, length, count = cursor.whole_tiles(need)
             if not count:
@@ -145,7 +145,10 @@ class Lane:
             lengths.append(length)
             need -= count
         if starts:
-            return self._taken(self._points(np.concatenate(starts), np.concatenate(lengths)))
+            start, length = np.concatenate(starts), np.concatenate(lengths)
+            if int(length.sum()) == wanted - need:
+                return self._taken_whole(start, start + length)
+            return self._taken(self._points(start, length))
         return self._taken(cursor.part_of_tile(need)) if need else []
 
     def restore(self, block: Block) -> None:
@@ -165,6 +168,20 @@ class Lane:
         order = np.argsort(starts)
         indices = spread(starts[order], lengths[order])
         return indices[self.todo[indices]]
+
+    def _taken_whole(self, starts: Indices, stops: Indices) -> list[Block]:
+        """Take tiles with all their points: a block of a million is a few dozen ranges, and is made of these."""
+        order = np.argsort(starts)
+        starts, stops = starts[order], stops[order]
+        cuts = starts[1:] != stops[:-1]
+        starts = starts[np.concatenate([[True], cuts])]
+        stops = stops[np.concatenate([cuts, [True]])]
+        blocks = _blocks(starts, stops)
+        for block in blocks:
+            for start, stop in block.ranges:
+                self.todo[start:stop] = False
+            self.left -= block.count
+        return blocks
 
     def _taken(self, indices: Indices) -> list[Block]:
         self.todo[indices] = False

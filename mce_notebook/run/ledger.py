@@ -10,6 +10,7 @@ import numpy as np
 from mce_notebook.run.protocol import Task
 from mce_notebook.run.schedule import Schedule, Verdict
 from mce_notebook.run.tally import Tally, covered
+from mce_notebook.store.spans import take
 
 if TYPE_CHECKING:
     from mce_notebook.declare.options import Options
@@ -52,7 +53,7 @@ class Assignment:
             if number == self.task.declaration:
                 self.tally.add(covered(cover), cover.get("status"))
             elif number in self.places:
-                self.tally.add(self.places[number][covered(cover)], cover.get("status"))
+                self.tally.add(take(self.places[number], covered(cover)), cover.get("status"))
 
 
 class Ledger(Protocol):

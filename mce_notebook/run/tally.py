@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.store.spans import Spans, Where, put, take, tallied
 
 RATE_SECONDS = 10.0
 FAILED = (Status.FAILED, Status.KILLED, Status.TIMEOUT)
@@ -27,41 +28,39 @@ class Tally:
     def __init__(self, status: np.ndarray, total: int):
         self._status = status
         self.total = total
-        counts = np.bincount(status, minlength=max(Status) + 1)
-        self._counts = [int(count) for count in counts]
+        self._counts = tallied(status)
         self._recent: deque[tuple[float, int]] = deque()
         self._since = time.monotonic()
 
     @property
     def done(self) -> int:
         """Points with values, or skipped at run time."""
-        return self._counts[Status.DONE] + self._counts[Status.SKIPPED]
+        return int(self._counts[Status.DONE] + self._counts[Status.SKIPPED])
 
     @property
     def failed(self) -> int:
         """Points that failed, were killed or timed out."""
-        return sum(self._counts[status] for status in FAILED)
+        return int(sum(self._counts[status] for status in FAILED))
 
-    def add(self, index: "slice | np.ndarray", told: bytes | None = None) -> None:
+    def add(self, index: Where, told: bytes | None = None) -> None:
         """Take in that outcomes are safe; twice the same changes nothing.
 
         Parameters
         ----------
-        index : slice or int64[n]
+        index : slice, Spans or int64[n]
             Listed indices; -1 where a point is not in this grid.
         told : bytes or None
             One status per outcome; None when all are done.
         """
-        old = self._status[index]
+        old = take(self._status, index)
         new = np.frombuffer(told, np.uint8) if told is not None else np.full(len(old), Status.DONE, np.uint8)
-        if not isinstance(index, slice) and (index < 0).any():
+        if isinstance(index, np.ndarray) and (index < 0).any():
             here = index >= 0
             index, old, new = index[here], old[here], new[here]
         # A good outcome is never hidden by a later failure of the same point.
         new = np.where(old == Status.DONE, old, new)
-        change = np.bincount(new, minlength=len(self._counts)) - np.bincount(old, minlength=len(self._counts))
-        self._counts = [count + int(by) for count, by in zip(self._counts, change, strict=True)]
-        self._status[index] = new
+        self._counts += tallied(new) - tallied(old)
+        put(self._status, index, new)
         self._recent.append((time.monotonic(), len(new)))
 
     def rate(self) -> float:
@@ -73,8 +72,10 @@ class Tally:
         return sum(fresh for _, fresh in self._recent) / span if span > 0 else 0.0
 
 
-def covered(cover: Mapping[str, Any]) -> "slice | np.ndarray":
-    """Return the listed indices of a frame: a slice, or int64[n] where they are no range."""
+def covered(cover: Mapping[str, Any]) -> Where:
+    """Return the listed indices of a frame: a slice, Spans, or int64[n]."""
+    if "ranges" in cover:
+        return Spans.of(cover["ranges"])
     index = cover.get("index")
     if index is not None:
         return np.frombuffer(index, np.int64)

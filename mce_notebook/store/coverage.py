@@ -13,9 +13,10 @@ from mce_notebook.store.big import Payload, is_there
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Batch
-from mce_notebook.store.merge import Source, Standing, Where
+from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.sidecar import Entry, covered, read_sidecar
+from mce_notebook.store.spans import Spans, Where, indices_of, put
 
 FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
@@ -53,7 +54,7 @@ class Cover:
     declaration: int
     version: str
     generation: int
-    index: np.ndarray | range
+    index: np.ndarray | range | Spans
     status: np.ndarray | None
     seconds: np.ndarray | float | None
     order: tuple[int, int, int]
@@ -150,17 +151,13 @@ def _enter(found: Known, standing: Standing, cover: Cover, where: Where, current
     source = Source(current, 0 if current else recency, cover.generation, cover.order)
     counts, _ = standing.admit(where, cover.status, source)
     rows: Any = slice(None) if counts is None else counts
-    chosen: Any = where
-    if counts is not None:
-        chosen = (np.arange(where.start, where.stop) if isinstance(where, slice) else where)[counts]
+    chosen = where if counts is None else indices_of(where)[counts]
     spent = np.nan if cover.seconds is None else cover.seconds
-    found.seconds[chosen] = spent[rows] if isinstance(spent, np.ndarray) else spent
+    put(found.seconds, chosen, spent[rows] if isinstance(spent, np.ndarray) else spent)
     if current:
-        found.status[chosen] = int(Status.DONE) if cover.status is None else cover.status[rows]
-        found.generation[chosen] = cover.generation
-        found.stale[chosen] = False
-    else:
-        found.stale[chosen] = True
+        put(found.status, chosen, int(Status.DONE) if cover.status is None else cover.status[rows])
+        put(found.generation, chosen, cover.generation)
+    put(found.stale, chosen, not current)
 
 
 class _Places:
@@ -184,9 +181,13 @@ class _Places:
         return self._recency.get(number)
 
     def of(self, cover: Cover) -> Where:
-        """Return listed indices, a slice or int64[n], -1 for points outside."""
+        """Return listed indices, a slice, Spans or int64[n], -1 for points outside."""
         index = cover.index
         places = self._map(cover.declaration)
+        if isinstance(index, Spans):
+            if places is None and all(stop <= self._wanted.grid.size for _, stop in index.pairs):
+                return index
+            index = index.listed
         if places is None:
             size = self._wanted.grid.size
             if isinstance(index, range) and index.stop <= size:
@@ -237,10 +238,12 @@ def _length(path: Path) -> int:
 
 def _of_entry(epoch: int, entry: Entry) -> Cover:
     cover = entry.cover
-    seconds = None if cover["seconds"] is None else cover["seconds"] / max(1, len(entry.index))
+    index = entry.index
+    count = index.size if isinstance(index, Spans) else len(index)
+    seconds = None if cover["seconds"] is None else cover["seconds"] / max(1, count)
     order = (epoch, entry.segment, entry.start)
     number, version, generation = cover["declaration"], cover["version"], cover["generation"]
-    return Cover(number, version, generation, entry.index, entry.status, seconds, order, cover.get("big"))
+    return Cover(number, version, generation, index, entry.status, seconds, order, cover.get("big"))
 
 
 def _of_batch(batch: Batch) -> Cover:
@@ -248,4 +251,5 @@ def _of_batch(batch: Batch) -> Cover:
     if spent is None and batch.total is not None:
         spent = batch.total / max(1, len(batch))
     number, version, big = batch.declaration, batch.version, batch.meta.get("big")
-    return Cover(number, version, batch.generation, batch.index, batch.status, spent, batch.order, big)
+    index = batch.index if batch.spans is None else batch.spans
+    return Cover(number, version, batch.generation, index, batch.status, spent, batch.order, big)

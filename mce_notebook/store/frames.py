@@ -2,7 +2,8 @@
 
 A frame is one Arrow record batch: a column for each output, named as the user named it, and beside them columns of
 ours, told apart by the field metadata `role`: `index` (listed index of the point, unless the batch states a start and a
-count), `status` (unless all are done), `failure` (JSON), `output` (tail of what was printed), `seconds`.
+count, or `ranges`: starts and stops of runs of neighbours in one list), `status` (unless all are done), `failure`
+(JSON), `output` (tail of what was printed), `seconds`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,14 @@ from mce_notebook.store.columns import Column
 from mce_notebook.store.kinds import Kind
 from mce_notebook.store.messages import pack, unpack
 from mce_notebook.store.outcomes import Failure, Group, Outcomes, group
+from mce_notebook.store.spans import Spans
 
 __all__ = ["SPILL", "Batch", "Failure", "Frame", "Outcomes", "decode", "encode", "spill"]
 
 Ranges = Sequence[tuple[int, int]]
+
+# Runs of neighbours at least this long on average are recorded as runs, not index by index.
+_RUN = 8
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ class Frame:
     body : bytes
         What is appended.
     cover : dict
-        `declaration`, then `start` and `count` or `index` (int64 bytes); `status` (uint8 bytes) or None when all are
-        done; `seconds` in all; `generation`; `version`; `big`, where the outputs lie in a file of their own.
+        `declaration`, then `start` and `count`, or `ranges`, or `index` (int64 bytes); `status` (uint8 bytes) or None
+        when all are done; `seconds` in all; `generation`; `version`; `big`, where the outputs lie in a file of
+        their own.
     """
 
     head: bytes
@@ -99,10 +105,11 @@ def encode(
 
 @dataclass(frozen=True)
 class _Indices:
-    """Listed indices of a block: one range where possible."""
+    """Listed indices of a block: one range where possible, else a few, else one by one."""
 
     start: int | None
     listed: np.ndarray | None
+    spans: Spans | None = None
 
     @classmethod
     def of(cls, ranges: Ranges | np.ndarray, count: int) -> "_Indices":
@@ -114,8 +121,10 @@ class _Indices:
                 raise ValueError(f"{count} outcomes for the {stop - start} points {start}..{stop}")
             return cls(int(start), None)
         else:
-            pieces = [np.arange(start, stop, dtype=np.int64) for start, stop in ranges]
-            listed = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+            spans = Spans(tuple((int(start), int(stop)) for start, stop in ranges))
+            if spans.size == count and _RUN * len(spans.pairs) <= count:
+                return cls(None, None, spans)
+            listed = spans.listed
         if len(listed) != count:
             raise ValueError(f"{count} outcomes for {len(listed)} points")
         if count and np.array_equal(listed, np.arange(listed[0], listed[0] + count)):
@@ -123,6 +132,8 @@ class _Indices:
         return cls(None, listed)
 
     def take(self, positions: list[int]) -> "_Indices":
+        if self.spans is not None:
+            return _Indices(None, self.spans.listed[positions])
         if self.listed is not None:
             return _Indices(None, self.listed[positions])
         assert self.start is not None
@@ -157,6 +168,8 @@ class _Block:
         head, body = pack(_batch(fields, count), record)
         cover = {name: record[name] for name in ("declaration", "start", "count", "generation", "version")}
         cover["index"] = None if indices.listed is None else indices.listed.tobytes()
+        if indices.spans is not None:
+            cover["ranges"] = indices.spans.flat
         cover["status"] = None if status is None else status.tobytes()
         cover["seconds"] = seconds
         return Frame(head, body, cover)
@@ -204,6 +217,8 @@ class _Block:
         record: dict[str, Any] = dict(self.meta)
         record["declaration"] = self.declaration
         record["start"] = indices.start
+        if indices.spans is not None:
+            record["ranges"] = indices.spans.flat
         record["count"] = count
         record["seconds"] = seconds
         record["generation"] = int(self.meta.get("generation", 0))
@@ -264,8 +279,8 @@ class Batch:
     Parameters
     ----------
     declaration : int
-    index : ndarray[n] of int64, or range
-        Listed indices in the enumeration of that declaration.
+    one_by_one : ndarray[n] of int64, or range
+        Listed indices in the enumeration of that declaration; None where they are `spans`.
     status : ndarray[n] of uint8, or None when all are done
     seconds : ndarray[n] of float32, or None
     total : float or None
@@ -277,7 +292,7 @@ class Batch:
     """
 
     declaration: int
-    index: np.ndarray | range
+    one_by_one: np.ndarray | range | None = field(repr=False)
     status: np.ndarray | None
     seconds: np.ndarray | None
     total: float | None
@@ -286,9 +301,18 @@ class Batch:
     data: pa.RecordBatch = field(repr=False)
     big: Path | None = None
     positions: dict[str, int] = field(default_factory=dict, repr=False)
+    spans: Spans | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.index) if self.spans is None else self.spans.size
+
+    @property
+    def index(self) -> np.ndarray | range:
+        """Listed indices in the enumeration of the declaration."""
+        if self.one_by_one is not None:
+            return self.one_by_one
+        assert self.spans is not None
+        return self.spans.listed
 
     @property
     def generation(self) -> int:
@@ -357,15 +381,18 @@ def decode(
     """Read a batch of the log as `unpack` gives it; `big` is the folder its payload lies under."""
     roles = {one.metadata[b"role"].decode(): at for at, one in enumerate(batch.schema) if _ours(one)}
     count = int(metadata["count"])
-    index: np.ndarray | range
+    index: np.ndarray | range | None
+    spans = None
     if "index" in roles:
         index = batch.column(roles["index"]).to_numpy()
+    elif "ranges" in metadata:
+        index, spans = None, Spans.of(metadata["ranges"])
     else:
         index = range(int(metadata["start"]), int(metadata["start"]) + count)
     status = batch.column(roles["status"]).to_numpy() if "status" in roles else None
     seconds = batch.column(roles["seconds"]).to_numpy() if "seconds" in roles else None
     total = metadata.get("seconds")
-    return Batch(int(metadata["declaration"]), index, status, seconds, total, order, metadata, batch, big, roles)
+    return Batch(int(metadata["declaration"]), index, status, seconds, total, order, metadata, batch, big, roles, spans)
 
 
 def _ours(one: pa.Field) -> bool:

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
-
-Where = slice | npt.NDArray[np.int64]
+from mce_notebook.store.spans import Spans, Where, indices_of, put, take
 
 GOOD = (int(Status.DONE), int(Status.SKIPPED))
 _GROWTH = 1024
@@ -91,7 +90,7 @@ class Standing:
 
         Parameters
         ----------
-        where : slice or int64[k]
+        where : slice, Spans or int64[k]
             Distinct points; -1 for outcomes of points that are not there.
         status : uint8[k] or None
             None when all are done. Of other versions only good outcomes are admitted: a failure says nothing about the
@@ -110,17 +109,17 @@ class Standing:
         if keep is not None:
             if not keep.any():
                 return keep, False
-            where = _listed(where)[keep]
+            where = indices_of(where)[keep]
             good = good if isinstance(good, bool) else good[keep]
         number = self._register(source)
-        before = self.source[where]
+        before = take(self.source, where)
         if not before.size or int(before.max()) < 0:
-            self.source[where] = number
-            self.good[where] = good
+            put(self.source, where, number)
+            put(self.good, where, good)
             return keep, True
         good = np.broadcast_to(np.asarray(good), before.shape)
-        won = self._wins(before, self.good[where], good, source)
-        points = _listed(where)[won]
+        won = self._wins(before, take(self.good, where), good, source)
+        points = indices_of(where)[won]
         self.source[points] = number
         self.good[points] = good[won]
         if keep is None:
@@ -161,12 +160,8 @@ class Standing:
 def _admissible(where: Where, good: npt.NDArray[np.bool_] | bool, current: bool) -> npt.NDArray[np.bool_] | None:
     """Return which outcomes can count at all; None for all."""
     keep: npt.NDArray[np.bool_] | None = None
-    if not isinstance(where, slice) and where.size and int(where.min()) < 0:
+    if not isinstance(where, slice | Spans) and where.size and int(where.min()) < 0:
         keep = where >= 0
     if not current and not isinstance(good, bool) and not good.all():
         keep = good.copy() if keep is None else keep & good
     return keep
-
-
-def _listed(where: Where) -> npt.NDArray[np.int64]:
-    return np.arange(where.start, where.stop) if isinstance(where, slice) else where

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mce_notebook.store.folder import write_all
+from mce_notebook.store.spans import Spans
 
 _HEADER = struct.Struct("<II")
 
@@ -31,8 +32,10 @@ class Entry:
     cover: dict[str, Any]
 
     @property
-    def index(self) -> np.ndarray | range:
+    def index(self) -> np.ndarray | range | Spans:
         """Listed indices of the points."""
+        if "ranges" in self.cover:
+            return Spans.of(self.cover["ranges"])
         listed = self.cover["index"]
         if listed is not None:
             return np.frombuffer(listed, np.int64)

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.columns import python_values
+from mce_notebook.store.spans import Where, put, take
 from mce_notebook.view.cells import Integers
 
-Where = slice | Integers
 Array = npt.NDArray[Any]
 
 # Integers beyond this have no exact float64.
@@ -43,13 +43,13 @@ class Buffer:
 
     def read(self, where: Where) -> Array:
         """Return some elements, for reading at once."""
-        return self._array[where]
+        return take(self._array, where)
 
     def write(self, where: Where, values: Any) -> None:
         """Store values, leaving every view handed out as it was."""
         if self.references() > _ALONE:
             self._array = self._array.copy()
-        self._array[where] = values
+        put(self._array, where, values)
 
     def convert(self, dtype: npt.DTypeLike) -> None:
         """Change the element type."""
@@ -234,7 +234,7 @@ class Arrays:
     def clear(self, where: Where) -> None:
         """Forget the values of some cells."""
         self._padded = None
-        self._start[where] = -1
+        put(self._start, where, -1)
         if self._dense is not None:
             self._dense.write(where, fill(self._shown))
 
@@ -247,7 +247,7 @@ class Arrays:
                 self._dense = Buffer(filled((self._size, *shape), self._shown))
         if self._dense is not None and shape == self._shape:
             self._dense.write(where, values)
-            self._start[where] = 0
+            put(self._start, where, 0)
             return
         if shape != self._shape or self._dense is not None:
             self._to_pool()
@@ -257,9 +257,9 @@ class Arrays:
 
     def _put_pool(self, where: Where, elements: Array, starts: Integers, shapes: Integers) -> None:
         self._chunks.append(elements.astype(self._shown))
-        self._start[where] = self._used + starts
+        put(self._start, where, self._used + starts)
         if self._shapes is not None:
-            self._shapes[where] = shapes
+            put(self._shapes, where, shapes)
         self._used += elements.size
 
     def _to_pool(self) -> None:

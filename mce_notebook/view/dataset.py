@@ -18,7 +18,8 @@ from mce_notebook.store.coverage import FAILED, to_run
 from mce_notebook.store.frames import Batch, Failure
 from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
-from mce_notebook.view.buffers import Array, Buffer, Where, filled
+from mce_notebook.store.spans import Where, indices_of, tallied
+from mce_notebook.view.buffers import Array, Buffer, filled
 from mce_notebook.view.cells import Booleans, Cells, Integers, cells_of
 from mce_notebook.view.outputs import Output, Variables
 from mce_notebook.view.pieces import piece_of
@@ -102,7 +103,7 @@ class Snapshot:
         self._status = np.zeros(size, np.uint8)
         if self.cells.excluded is not None:
             self._status[self.cells.excluded] = EXCLUDED
-        self._tally = np.bincount(self._status, minlength=EXCLUDED + 1)
+        self._tally = tallied(self._status)
         self._status_buffer = Buffer(self._status)
         del self._status
         self._seconds: Buffer | None = None
@@ -136,7 +137,7 @@ class Snapshot:
         if rows is not None:
             if not rows.any():
                 return
-            where = _cells(where)[rows]
+            where = indices_of(where)[rows]
             status = None if status is None else status[rows]
         code = status if status is not None else Status.DONE
         self._mark(where, code if current else Status.STALE)
@@ -145,11 +146,11 @@ class Snapshot:
     def _mark(self, where: Where, code: npt.NDArray[np.uint8] | Status) -> None:
         """Set the status of cells, and count along: a million codes take longer to count than to keep."""
         before = self._status_buffer.read(where)
-        self._tally -= np.bincount(before, minlength=EXCLUDED + 1)
+        self._tally -= tallied(before)
         if isinstance(code, Status):
             self._tally[code] += before.size
         else:
-            self._tally += np.bincount(code, minlength=EXCLUDED + 1)
+            self._tally += tallied(code)
         self._status_buffer.write(where, code)
 
     def _scatter(
@@ -184,11 +185,11 @@ class Snapshot:
                 output.clear(where)
         if self._failures:
             self._causes = None
-            for cell in _cells(where).tolist():
+            for cell in indices_of(where).tolist():
                 self._failures.pop(cell, None)
 
     def _keep_failures(self, batch: Batch, where: Where, rows: Booleans | None) -> None:
-        cells = _cells(where)
+        cells = indices_of(where)
         place = None if rows is None else np.cumsum(rows) - 1
         for row, failure in batch.failures.items():
             if rows is None or place is None:
@@ -203,6 +204,8 @@ class Snapshot:
                 self._causes[cause_of(failure)] += 1
 
     def _where(self, batch: Batch) -> Where:
+        if batch.declaration == self.declaration.number and batch.spans is not None and self.cells.positions is None:
+            return batch.spans
         index = batch.index
         if batch.declaration == self.declaration.number:
             if isinstance(index, range):
@@ -335,7 +338,7 @@ class Snapshot:
             counted = self._tally.copy()
             conflicts = list(self._conflicting())
             if conflicts:
-                counted -= np.bincount(self._status_buffer.read(np.array(conflicts)), minlength=EXCLUDED + 1)
+                counted -= tallied(self._status_buffer.read(np.array(conflicts)))
                 counted[Status.FAILED] += len(conflicts)
             running = int(np.count_nonzero(self._status_buffer.read(self._running(host)) == Status.PENDING))
             counted[Status.PENDING] -= running
@@ -426,7 +429,7 @@ class Snapshot:
             # A cold path: the batch is looked up in the log again, so that printed text needs no memory meanwhile.
             for batch in LogReader(self._sweep.paths).stream():
                 if batch.order == order:
-                    rows = np.flatnonzero(_cells(self._where(batch)) == cell)
+                    rows = np.flatnonzero(indices_of(self._where(batch)) == cell)
                     return batch.outputs.get(int(rows[0]), "") if rows.size else ""
             return ""
 
@@ -475,7 +478,3 @@ def _dataset(variables: Variables, cells: Cells, attrs: Mapping[str, Any]) -> "x
 def cause_of(failure: Failure) -> str:
     """One line that groups failures of one origin."""
     return failure.cause or failure.type
-
-
-def _cells(where: Where) -> Integers:
-    return np.arange(where.start, where.stop) if isinstance(where, slice) else where

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mce_notebook.view.buffers import Array, Arrays, Scalars, Where, filled
+from mce_notebook.store.spans import Where, indices_of, put
+from mce_notebook.view.buffers import Array, Arrays, Scalars, filled
 from mce_notebook.view.cells import Booleans, Cells, Integers
 
 _FAMILIES = {
@@ -100,7 +101,7 @@ class Output:
         if not fresh:
             self.clear(where)
         if piece.valid is not None and not piece.valid.all():
-            where = (np.arange(where.start, where.stop) if isinstance(where, slice) else where)[piece.valid]
+            where = indices_of(where)[piece.valid]
         if not len(piece.values) and piece.shapes is None:
             return
         number = self._number(piece)
@@ -111,13 +112,13 @@ class Output:
             self.labels.setdefault(piece.coords)
         else:
             store.put(where, piece.values)
-        self.which[where] = number + 1
+        put(self.which, where, number + 1)
 
     def clear(self, where: Where) -> None:
         """Forget the values of some cells."""
         for store in self.stores:
             store.clear(where)
-        self.which[where] = 0
+        put(self.which, where, 0)
 
     def _number(self, piece: Piece) -> int:
         kind = piece.kind

@@ -463,3 +463,26 @@ def test_a_frame_without_outputs_is_not_spilled(tmp_path: Path) -> None:
     (frame,) = encode(Outcomes([None], failures=failed), ("x",), declaration=1, ranges=[(0, 1)])
     assert spill(frame, tmp_path / "big") is frame
     assert not (tmp_path / "big").exists()
+
+
+def test_a_block_of_runs_is_recorded_by_its_runs():
+    ranges = [(100, 140), (0, 40)]
+    (frame,) = encode(Outcomes([float(n) for n in range(80)]), ("y",), declaration=1, ranges=ranges, meta={})
+    ((record_batch, record),) = unpack(frame.head + frame.body)
+    batch = decode(record_batch, record)
+    assert record["ranges"] == frame.cover["ranges"] == [100, 140, 0, 40]
+    assert frame.count == len(batch) == 80
+    assert batch.index.tolist() == [*range(100, 140), *range(40)]
+    assert record_batch.schema.names == ["y"]
+
+
+def test_points_of_a_block_of_runs_that_fail_apart_keep_their_indices():
+    values = [float(n) if n % 3 else f"text {n}" for n in range(80)]
+    frames = encode(Outcomes(values), ("y",), declaration=1, ranges=[(100, 140), (0, 40)], meta={})
+    listed = [*range(100, 140), *range(40)]
+    found = {}
+    for frame in frames:
+        for record_batch, record in unpack(frame.head + frame.body):
+            batch = decode(record_batch, record)
+            found |= dict(zip(np.asarray(batch.index).tolist(), batch.columns["y"].values().tolist(), strict=True))
+    assert found == dict(zip(listed, values, strict=True))
