@@ -4,29 +4,16 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from mce_notebook.run import processes
 from mce_notebook.run.output import Ring
 from mce_notebook.run.page import Page
 
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-# Not `-m`: that would make our module `__main__`, where pickles look for what the notebook defined.
-_PROGRAM = "__import__('mce_notebook.run.slot', fromlist=['main']).main()"
 _DRAIN = 1 << 16
 _PROC = Path("/proc/self/statm").exists()
 
@@ -51,17 +38,8 @@ class Child:
         ours, theirs = socket.socketpair()
         out, out_theirs = os.pipe()
         with theirs:
-            arguments = [theirs.fileno(), self.page.descriptor, os.getpid(), nice]
             try:
-                self.process = _launch(
-                    [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
-                    env=environment(cores),
-                    stdin=subprocess.DEVNULL,
-                    stdout=out_theirs,
-                    stderr=out_theirs,
-                    pass_fds=arguments[:2],
-                    start_new_session=True,
-                )
+                self.process = processes.start(nice, cores, (theirs.fileno(), self.page.descriptor, out_theirs))
             except OSError:
                 ours.close()
                 os.close(out)
@@ -136,7 +114,7 @@ class Child:
             if self.process.returncode is not None:
                 return
             strays = descendants(self.pid)
-            self._kill_group()
+            self.process.kill()
             for stray in strays:
                 # Those that made a session of their own are not in the group.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -144,26 +122,17 @@ class Child:
 
     def dying(self, seconds: float = 1.0) -> bool:
         """Whether the process, which hung up, also ends within some seconds."""
-        end = time.monotonic() + seconds
-        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
-        return True
+        return self.process.ended(seconds)
 
     def bury(self) -> int:
         """Wait for the dying slot, read its last words, end its process group; return its return code."""
         # Reaped only after its group is dead: until then its number cannot belong to anybody else.
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self.process.ended(None)
         with self._life:
-            self._kill_group()
-            returncode = self.process.wait()
+            self.process.kill()
+            returncode = self.process.reap()
         self.drain()
         return returncode
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the slot and release everything."""
@@ -173,19 +142,6 @@ class Child:
         self.connection.close()
         os.close(self._out)
         self.page.close()
-
-
-def environment(cores: int) -> dict[str, str]:
-    """Return the environment variables of a slot."""
-    variables = dict(os.environ)
-    # Dask's nanny sets it; it makes functions that allocate mid-size arrays up to a third slower.
-    variables.pop("MALLOC_TRIM_THRESHOLD_", None)
-    variables.update(dict.fromkeys(_THREADS, str(cores)))
-    # A notebook's backend draws into its own kernel, and there is no screen here.
-    variables["MPLBACKEND"] = "Agg"
-    # Without it the order of sets of strings, hence results that depend on it, would differ from slot to slot.
-    variables.setdefault("PYTHONHASHSEED", "0")
-    return variables
 
 
 def descendants(pid: int) -> list[int]:
@@ -232,17 +188,3 @@ def _proportional(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return _resident(pid)
-
-
-@cache
-def _launcher(pid: int) -> ThreadPoolExecutor:
-    # Linux kills a child when the *thread* that started it ends, and the threads of Dask come and go.
-    # One per process id: a forked copy of this process would inherit an executor without its thread.
-    return ThreadPoolExecutor(1, thread_name_prefix="mce-slots")
-
-
-def _launch(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    def start() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(command, **options)
-
-    return _launcher(os.getpid()).submit(start).result()

@@ -24,7 +24,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve one supervisor until it hangs up."""
     control, page, parent, nice = map(int, sys.argv[1:5])
-    _settle(control, page, parent, nice)
+    tie(parent)
+    _settle(control, page, nice)
     connection = Connection(control)
     os.register_at_fork(after_in_child=lambda: _disown(control, page))
     shared = Page(page)
@@ -34,17 +35,28 @@ def main() -> None:
     os._exit(0)
 
 
-def _settle(control: int, page: int, parent: int, nice: int) -> None:
-    """Tie this process to its supervisor's life and make it the first to go when memory runs out."""
-    faulthandler.enable(file=2, all_threads=False)
-    for descriptor in (control, page):
-        os.set_inheritable(descriptor, False)
+def prepare() -> None:
+    """Import what is slow to import and every slot needs."""
+    import mce_notebook.run.protocol
+    import mce_notebook.run.service
+    import mce_notebook.store.declaration  # noqa: F401
+
+
+def tie(parent: int) -> None:
+    """End this process with the one that started it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     else:
         threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _settle(control: int, page: int, nice: int) -> None:
+    """Keep our descriptors to ourselves, and be the first to go when memory runs out."""
+    faulthandler.enable(file=2, all_threads=False)
+    for descriptor in (control, page):
+        os.set_inheritable(descriptor, False)
     # Containers may forbid either; neither changes a result.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")

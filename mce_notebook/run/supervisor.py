@@ -18,7 +18,7 @@ from typing import Any
 from mce_notebook.declare.grid import Status
 from mce_notebook.errors import CorruptStore, RunError, StoreError, UnknownSweep, UntrustedCode
 from mce_notebook.plan import Block
-from mce_notebook.run import causes
+from mce_notebook.run import causes, processes
 from mce_notebook.run.child import Child
 from mce_notebook.run.outcome import cut, failure_frames
 from mce_notebook.run.page import Phase, State
@@ -31,8 +31,10 @@ _POLL = 0.03
 _KEPT = 2
 _STARTS = 3
 _PAUSE = 0.5
-# A spare is started when its supervisor has had nothing to do for a while, or has gone without one for long (seconds):
-# among the first blocks of a sweep it would take a third of a second of a core from them.
+# Where slots are forked, a spare takes the place of the one that was taken as soon as the block is done. Elsewhere it
+# is started when its supervisor has had nothing to do for a while, or has gone without one for long (seconds): among
+# the first blocks of a sweep it would take a third of a second of a core from them.
+_SOON = 0.002
 _QUIET = 0.1
 _LONG = 60.0
 
@@ -98,6 +100,8 @@ class Supervisor:
         self._busy = threading.Lock()
         self._renewed = 0.0
         self._pending: threading.Timer | None = None
+        # Slots no longer wanted, killed but not waited for: that is done while nobody waits for a block.
+        self._retired: list[Child] = []
 
     def run(
         self,
@@ -133,7 +137,7 @@ class Supervisor:
             self._pending.cancel()
         with self._busy:
             result = self._attempt(run)
-            if self._spares and self._spare is None and not self._closed:
+            if (self._retired or (self._spares and self._spare is None)) and not self._closed:
                 self._stand_by(task.cores)
         return result
 
@@ -150,26 +154,38 @@ class Supervisor:
         return True
 
     def warm(self, cores: int = 1) -> None:
-        """Start a spare slot; it warms up by itself."""
-        if self._spare is None and not self._closed:
-            # Not having one only costs the next version some time.
-            with contextlib.suppress(OSError):
-                self._spare = Child(cores=cores, nice=self._nice)
+        """Start a spare slot, or what it will be forked from; it warms up by itself."""
+        # Not having one only costs the next version some time.
+        with contextlib.suppress(OSError):
+            if not processes.prepare(cores):
+                self._keep_spare(cores)
+
+    def _keep_spare(self, cores: int) -> None:
+        if self._spares and self._spare is None and not self._closed:
+            self._spare = Child(cores=cores, nice=self._nice)
 
     def _stand_by(self, cores: int) -> None:
-        if time.monotonic() - self._renewed > _LONG:
-            self.warm(cores)
+        forks = processes.forks(cores)
+        if not forks and time.monotonic() - self._renewed > _LONG:
+            self._tidy(cores)
             return
-        self._pending = threading.Timer(_QUIET, self._warm_idle, (cores,))
+        self._pending = threading.Timer(_SOON if forks else _QUIET, self._tidy_idle, (cores,))
         self._pending.daemon = True
         self._pending.start()
 
-    def _warm_idle(self, cores: int) -> None:
+    def _tidy_idle(self, cores: int) -> None:
         if self._busy.acquire(blocking=False):
             try:
-                self.warm(cores)
+                self._tidy(cores)
             finally:
                 self._busy.release()
+
+    def _tidy(self, cores: int) -> None:
+        """Start the next spare and bury what was retired."""
+        with contextlib.suppress(OSError):
+            self._keep_spare(cores)
+        while self._retired:
+            self._retired.pop().close()
 
     def close(self) -> None:
         """End all slots; a block under way comes back as cancelled."""
@@ -178,9 +194,10 @@ class Supervisor:
             self._pending.cancel()
         self.cancel()
         with self._busy:
-            for child in [*self._children.values(), *([self._spare] if self._spare else [])]:
+            for child in [*self._children.values(), *self._retired, *([self._spare] if self._spare else [])]:
                 child.close()
             self._children.clear()
+            self._retired.clear()
             self._spare = None
 
     def _attempt(self, run: _Run) -> BlockResult:
@@ -399,7 +416,7 @@ class Supervisor:
         child = self._children.pop(key, None)
         if child is None:
             while len(self._children) >= _KEPT:
-                self._drop(next(iter(self._children.values())))
+                self._retire(next(iter(self._children)))
             child = self._new(task.cores)
         self._children[key] = child
         return child
@@ -407,11 +424,18 @@ class Supervisor:
     def _new(self, cores: int) -> Child:
         spare, self._spare = self._spare, None
         self._renewed = time.monotonic()
-        if spare is not None and spare.cores == cores and spare.process.poll() is None:
+        if spare is not None and spare.cores == cores and not spare.process.ended(0):
             return spare
         if spare is not None:
             spare.close()
         return Child(cores=cores, nice=self._nice)
+
+    def _retire(self, key: Hashable) -> None:
+        child = self._children.pop(key)
+        child.kill()
+        self._retired.append(child)
+        while len(self._retired) > _KEPT:
+            self._retired.pop(0).close()
 
     def _drop(self, child: Child) -> None:
         for key in [key for key, other in self._children.items() if other is child]:

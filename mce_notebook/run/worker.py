@@ -8,6 +8,7 @@ import os
 import threading
 
 from mce_notebook.plan import Block
+from mce_notebook.run import processes
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
 
@@ -55,6 +56,7 @@ def close() -> None:
         _supervisors.clear()
     for supervisor in found:
         supervisor.close()
+    processes.close()
 
 
 def _supervisor() -> Supervisor:

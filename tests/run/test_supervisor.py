@@ -11,6 +11,7 @@ import pytest
 
 from mce_notebook.declare.grid import Status, grid
 from mce_notebook.plan import Block
+from mce_notebook.run import processes
 from mce_notebook.run.supervisor import Supervisor, default_memory
 
 GOOD = 8
@@ -146,7 +147,8 @@ def test_nothing_is_left_running(notebook, declared):
         ),
         points,
     )
-    # Hosts of other tests may be children of this process too.
+    # Hosts of other tests may be children of this process too, and the template that slots are forked from stays.
+    processes.prepare(1)
     before = set(psutil.Process().children(recursive=True))
     supervisor = Supervisor()
     supervisor.run(task, Block(((0, 3),)), each=True)
@@ -397,16 +399,15 @@ def test_closing_all_descriptors_is_named(notebook, declared, outcomes, supervis
 
 
 def test_a_machine_that_starts_no_process_costs_no_outcome(notebook, declared, monkeypatch):
-    from mce_notebook.run import child
-
     def refuse(*_, **__):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     points = grid(i=[0, 1])
     task = declared(notebook.function("def f(i): return i", points), points)
     supervisor = Supervisor()
+    processes.prepare(1)
     before = psutil.Process().num_fds()
-    monkeypatch.setattr(child, "_launch", refuse)
+    monkeypatch.setattr(processes, "start", refuse)
     result = supervisor.run(task, Block(((0, 2),)), each=True)
     assert result.lost
     assert "Resource temporarily unavailable" in result.reason

@@ -1,0 +1,170 @@
+"""Processes of slots: forked from a template that ran no user code, or started anew where that cannot be."""
+
+import dataclasses
+import errno
+import os
+import signal
+import sys
+import threading
+
+import psutil
+import pytest
+
+from mce_notebook.declare.grid import grid
+from mce_notebook.plan import Block
+from mce_notebook.run import processes
+from mce_notebook.run.child import Child
+from mce_notebook.run.protocol import Ready
+from mce_notebook.run.supervisor import Supervisor
+
+pytestmark = pytest.mark.usefixtures("own_templates")
+FORKS = sys.platform == "linux"
+
+
+@pytest.fixture
+def own_templates():
+    processes.close()
+    yield
+    processes.close()
+
+
+def template_of(child: Child) -> psutil.Process:
+    parent = psutil.Process(child.pid).parent()
+    assert parent is not None
+    return parent
+
+
+def test_slots_are_copies_of_one_template():
+    first, second = Child(), Child()
+    try:
+        assert isinstance(first.receive(30), Ready)
+        assert isinstance(second.receive(30), Ready)
+        if FORKS:
+            assert template_of(first).pid == template_of(second).pid != os.getpid()
+        assert os.getpgid(first.pid) == first.pid
+    finally:
+        first.close()
+        second.close()
+    assert not psutil.pid_exists(first.pid)
+
+
+def test_the_exit_of_a_slot_is_told_as_if_it_were_our_child():
+    child = Child()
+    assert isinstance(child.receive(30), Ready)
+    os.kill(child.pid, signal.SIGSEGV)
+    assert child.process.ended(10)
+    assert child.process.returncode is None
+    assert child.bury() == -signal.SIGSEGV
+    child.close()
+
+
+def test_a_slot_killed_before_it_is_ready_is_reaped():
+    for _ in range(5):
+        child = Child()
+        child.kill()
+        assert child.bury() == -signal.SIGKILL
+        child.close()
+
+
+def test_a_template_that_was_killed_takes_its_slots_along_and_is_replaced():
+    child = Child()
+    assert isinstance(child.receive(30), Ready)
+    template = template_of(child)
+    if template.pid == os.getpid():
+        # No templates on this system: the child itself goes.
+        child.close()
+        return
+    template.kill()
+    assert child.process.ended(10)
+    assert child.bury() == -signal.SIGKILL
+    child.close()
+    again = Child()
+    assert isinstance(again.receive(30), Ready)
+    assert template_of(again).pid not in (os.getpid(), template.pid)
+    again.close()
+
+
+def test_a_template_with_threads_does_not_fork(monkeypatch):
+    told = processes._TEMPLATE.replace(
+        "__import__('mce_notebook", "__import__('threading').Thread(target=input and __import__('time').sleep, "
+        "args=(60,), daemon=True).start() or __import__('mce_notebook", 1
+    )  # fmt: skip
+    monkeypatch.setattr(processes, "_TEMPLATE", told)
+    child = Child()
+    assert isinstance(child.receive(30), Ready)
+    assert psutil.Process(child.pid).ppid() == os.getpid()
+    assert not processes.forks(1)
+    child.close()
+
+
+def test_no_room_for_a_process_is_an_error_and_the_template_lives(monkeypatch):
+    template = processes._template(1)
+    if template is None:
+        return
+    assert processes.prepare(1)
+    child = Child()
+    child.close()
+    monkeypatch.setattr(type(template), "ask", lambda *_: str(-errno.EAGAIN).encode())
+    before = psutil.Process().num_fds()
+    with pytest.raises(BlockingIOError):
+        Child()
+    assert psutil.Process().num_fds() == before
+    monkeypatch.undo()
+    Child().close()
+
+
+def test_several_threads_ask_at_once():
+    made: list[Child] = []
+
+    def make() -> None:
+        child = Child()
+        assert isinstance(child.receive(30), Ready)
+        made.append(child)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({child.pid for child in made}) == 6
+    for child in made:
+        child.close()
+
+
+def test_copies_draw_different_numbers(notebook, declared, outcomes):
+    source = """
+        import random
+        import numpy as np
+        def f(i): return np.random.random(), random.random()
+    """
+    points = grid(i=[0])
+    # As for code of which nobody could tell that it draws: its generators are not seeded per point.
+    experiment = dataclasses.replace(notebook.function(source, points, outputs=("a", "b")), global_rng="none")
+    task = declared(experiment, points)
+    drawn = set()
+    for _ in range(3):
+        supervisor = Supervisor()
+        result = supervisor.run(task, Block(((0, 1),)), each=True)
+        drawn |= set(outcomes(result.frames)[0].values.values())
+        supervisor.close()
+    assert len(drawn) == 6
+
+
+def test_user_code_that_forks_and_threads_is_as_free_as_ever(notebook, declared, outcomes):
+    source = """
+        import multiprocessing, os, sys, threading
+        def g(x): return x * x
+        def f(i):
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                total = sum(pool.map(g, range(4)))
+            thread = threading.Thread(target=lambda: None); thread.start(); thread.join()
+            return total, os.getpid() == os.getpgid(0), threading.current_thread() is threading.main_thread()
+    """
+    points = grid(i=[0, 1])
+    task = declared(notebook.function(source, points, outputs=("total", "leads", "main")), points)
+    supervisor = Supervisor()
+    result = supervisor.run(task, Block(((0, 2),)), each=True, timeout=60)
+    supervisor.close()
+    for one in outcomes(result.frames).values():
+        assert one.failure is None
+        assert one.values == {"total": 14, "leads": True, "main": True}
