@@ -33,7 +33,7 @@ def dry_run(
     return estimate(proposal, root).text()
 
 
-def act(verb: str, name: str, store: str | None, labels: Mapping[str, str] | None = None) -> str:
+def act(verb: str, name: str, store: str | None, labels: Mapping[str, str] | None = None, *, sure: bool = False) -> str:
     """Do what a verb says to the sweep of a name.
 
     Parameters
@@ -45,6 +45,8 @@ def act(verb: str, name: str, store: str | None, labels: Mapping[str, str] | Non
     store : str or None
     labels : mapping of str to str, optional
         Coordinates of a point as Python literals, for `log`.
+    sure : bool
+        Whether `--yes` was said; `rm` deletes nothing without it.
 
     Returns
     -------
@@ -55,10 +57,15 @@ def act(verb: str, name: str, store: str | None, labels: Mapping[str, str] | Non
     ------
     UnknownSweep
         With the names there are.
+    OptionError
+        If something would be deleted and nobody said --yes.
     """
     if verb == "list":
         return sweeps_text(sweeps(store))
     handle = open_sweep(name, store)
+    if verb == "rm" and not sure:
+        # We never prompt: where nobody could answer, a question would hang.
+        raise OptionError(f"rm deletes {handle.folder} with all its results; add --yes to do that.")
     return str(_ACTIONS[verb](handle, dict(labels or {})))
 
 

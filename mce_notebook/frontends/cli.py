@@ -244,10 +244,6 @@ for _word, _meaning in (
 def remove(name: str, store: str | None, yes: bool) -> None:
     """Delete a sweep with all its results."""
     from mce_notebook.frontends.actions import act
-    from mce_notebook.sweep import open as open_sweep
 
     with _clean():
-        if not yes:
-            folder = open_sweep(name, store).folder
-            raise DeclarationError(f"This deletes {folder} with all its results; say `mce rm {name} --yes`.")
-        click.echo(act("rm", name, store))
+        click.echo(act("rm", name, store, sure=yes))

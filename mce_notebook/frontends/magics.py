@@ -112,9 +112,9 @@ class SweepMagics(Magics):
         %sweep log NAME             what happened to it
         %sweep log NAME n=100       what the point at n=100 printed
         %sweep pause|resume|cancel NAME
-        %sweep rm NAME              delete it with all its results
+        %sweep rm NAME --yes        delete it with all its results
         """
-        return self._clean(lambda: self._say(parse(line)))
+        return self._clean(lambda: self._say(parse(line, extra=("yes",))))
 
     # The cell
 
@@ -260,7 +260,7 @@ class SweepMagics(Magics):
             return open_sweep(verb, store)
         if verb not in VERBS or len(words) != 2:
             raise OptionError(f"Write %sweep VERB NAME, where VERB is one of {', '.join(VERBS)}. %sweep? explains.")
-        tell(act(verb, words[1], store, line.axes))
+        tell(act(verb, words[1], store, line.axes, sure="yes" in line.flags))
         return None
 
     def _clean(self, action: Callable[[], Any]) -> Any:

@@ -53,7 +53,7 @@ def test_the_verbs(mce):
     assert "nothing" in mce("log", "mine", "n=10", "k=1")
     assert "sealed as" in mce("seal", "mine")
     assert "trusted" in mce("trust", "mine")
-    assert "--yes" in mce("rm", "mine", fails=True)
+    assert "with all its results; add --yes" in mce("rm", "mine", fails=True)
     assert "deleted" in mce("rm", "mine", "--yes")
     assert "There is no sweep" in mce("status", "mine", fails=True)
 

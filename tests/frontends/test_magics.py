@@ -140,7 +140,10 @@ def test_the_verbs(notebook):
     assert "done" in notebook.text
     assert notebook.run("%sweep log recovery n=10 k=1"), notebook.error
     assert "printed nothing" in notebook.text
-    assert notebook.run("%sweep rm recovery"), notebook.error
+    assert not notebook.run("%sweep rm recovery")
+    assert "with all its results; add --yes" in notebook.error
+    assert notebook["recovery"].folder.is_dir()
+    assert notebook.run("%sweep rm recovery --yes"), notebook.error
     notebook.run("%sweep list")
     assert "no sweeps here yet" in notebook.text
 
