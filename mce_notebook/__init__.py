@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    # Looked for by Jupyter servers, hence no public name of ours.
-    "_jupyter_server_extension_points": "mce_notebook.frontends.server",
     "Sweep": "mce_notebook.sweep",
     "grid": "mce_notebook.declare.grid",
     "latin_hypercube": "mce_notebook.declare.designs",
@@ -49,6 +47,10 @@ _HOMES = {
     "sweep": "mce_notebook.sweep",
     "zipped": "mce_notebook.declare.grid",
 }
+
+
+# What Jupyter looks for in a package; no public names of ours.
+_HOOKS = {"_jupyter_server_extension_points": "mce_notebook.frontends.server"}
 
 
 class _CallableModule(ModuleType):
@@ -86,9 +88,10 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name == "sweep":  # the callable module, see _Package
         return importlib.import_module("mce_notebook.sweep")
-    if name not in _HOMES:
+    home = _HOMES.get(name) or _HOOKS.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 
