@@ -1,0 +1,176 @@
+/** The live view of one sweep, wherever it is shown. */
+
+import { useEffect, useRef, useState } from 'preact/hooks';
+
+import { CellPoints, type Picked } from './CellPoints';
+import { Failures } from './Failures';
+import { integer } from './format';
+import { Heatmap } from './Heatmap';
+import { Point } from './Point';
+import { About, Legend, Progress, type Last } from './Progress';
+import { Selectors } from './Selectors';
+import { ORDER, title } from './statuses';
+import type { Choice, Connection, Transport, Watch } from './transport';
+import type { Summary, View } from './types';
+
+export interface Props {
+  /** The random id of the sweep. */
+  sweep: string;
+  name: string;
+  transport: Transport;
+  /** Shown until the first answer, and when there never is one. */
+  last?: Last;
+  /** Fills the height there is, rather than a height of its own. */
+  fill?: boolean;
+}
+
+const START: Choice = { x: null, y: null, at: {} };
+const MISSING =
+  'Not live: the Jupyter server runs without the mce_notebook extension. ' +
+  'Enable it with "jupyter server extension enable mce_notebook" and restart the server.';
+
+export function SweepView({ sweep, name, transport, last, fill }: Props) {
+  const [view, setView] = useState<View | null>(null);
+  const [connection, setConnection] = useState<Connection>('connecting');
+  const [gone, setGone] = useState('');
+  const [error, setError] = useState('');
+  const [path, setPath] = useState<Step[]>([]);
+  const [cause, setCause] = useState<string | null>(null);
+  const watch = useRef<Watch | null>(null);
+
+  useEffect(() => {
+    setView(null);
+    setGone('');
+    setPath([]);
+    watch.current = transport.watch(sweep, START, {
+      view: found => {
+        setView(found);
+        setGone('');
+        setError('');
+      },
+      gone: message => setGone(message || 'This sweep is not there any more.'),
+      error: setError,
+      connection: setConnection
+    });
+    return () => {
+      watch.current?.dispose();
+      watch.current = null;
+    };
+  }, [sweep, transport]);
+
+  const summary: Last = view ?? last ?? {};
+  const trouble = gone || (connection === 'missing' ? MISSING : '') || error;
+  const step = path[path.length - 1];
+  const back = () => setPath(path.slice(0, -1));
+  const chosen = (choice: Choice) => watch.current?.choose(choice);
+  return (
+    <article
+      class={fill ? 'mce-view mce-fill' : 'mce-view'}
+      aria-label={`Sweep ${name}`}
+      // Keys pressed in here are meant for what is in here, not for the notebook's commands.
+      data-lm-suppress-shortcuts="true"
+    >
+      <Progress
+        name={view?.name ?? name}
+        summary={summary}
+        live={view !== null && !gone}
+        connection={connection}
+        trouble={trouble}
+        transport={transport}
+        sweep={sweep}
+      />
+      <div class={view && !view.heatmap ? 'mce-body mce-mapless' : 'mce-body'}>
+        <section class="mce-left" aria-label="Points">
+          {view?.heatmap ? (
+            <>
+              <Selectors axes={view.axes} heatmap={view.heatmap} onChoose={chosen} />
+              <Heatmap
+                data={view.heatmap}
+                axes={view.axes}
+                summary={sentence(view)}
+                onPick={(column, row) => {
+                  const { x, y, at } = view.heatmap!;
+                  setPath([{ kind: 'cell', picked: { column, row, choice: { x, y, at } } }]);
+                }}
+              />
+            </>
+          ) : (
+            !view && <div class="mce-placeholder">{trouble ? '' : 'Waiting for the first look…'}</div>
+          )}
+          {view && <Legend counts={view.counts} />}
+        </section>
+        <section class="mce-right" aria-label={step ? 'Point' : 'Failures'}>
+          {step?.kind === 'point' && (
+            <Point sweep={sweep} index={step.index} transport={transport} onBack={back} />
+          )}
+          {step?.kind === 'cell' && (
+            <CellPoints
+              sweep={sweep}
+              picked={step.picked}
+              transport={transport}
+              onBack={back}
+              onPoint={(index, only) =>
+                setPath([...(only ? path.slice(0, -1) : path), { kind: 'point', index }])
+              }
+            />
+          )}
+          {!step && view && (
+            <Overview
+              view={view}
+              transport={transport}
+              cause={cause}
+              onCause={setCause}
+              onPoint={index => setPath([{ kind: 'point', index }])}
+            />
+          )}
+        </section>
+      </div>
+    </article>
+  );
+}
+
+type Step = { kind: 'point'; index: number } | { kind: 'cell'; picked: Picked };
+
+interface OverviewProps {
+  view: View;
+  transport: Transport;
+  cause: string | null;
+  onCause(cause: string | null): void;
+  onPoint(index: number): void;
+}
+
+function Overview({ view, transport, cause, onCause, onPoint }: OverviewProps) {
+  const bad = view.counts.failed + view.counts.killed + view.counts.timeout;
+  return (
+    <>
+      <h4>
+        Failures <span class="mce-count">{integer(bad)}</span>
+      </h4>
+      {bad > 0 ? (
+        <Failures view={view} transport={transport} open={cause} onOpen={onCause} onPoint={onPoint} />
+      ) : (
+        <p class="mce-faint">{view.known > 0 ? 'None so far.' : 'No point has run yet.'}</p>
+      )}
+      {view.problems.length > 0 && (
+        <>
+          <h4>Problems</h4>
+          <ul class="mce-problems">
+            {view.problems.map(problem => (
+              <li key={problem}>{problem}</li>
+            ))}
+          </ul>
+        </>
+      )}
+      <h4>About</h4>
+      <About summary={view} provenance={view.provenance} />
+    </>
+  );
+}
+
+/** The map in words. */
+function sentence({ counts, total }: Pick<Summary, 'counts' | 'total'>): string {
+  const parts = ORDER.filter(status => counts[status] > 0).map(
+    status => `${integer(counts[status])} ${title(status)}`
+  );
+  return `Of ${integer(total)} points: ${parts.join(', ') || 'none known'}.`;
+}
