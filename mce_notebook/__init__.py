@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mce_notebook.declare.designs import latin_hypercube, random_design, sobol, star
     from mce_notebook.declare.grid import grid, zipped
     from mce_notebook.declare.seeds import replicates
+    from mce_notebook.frontends.dashboard import dashboard
+    from mce_notebook.frontends.explore import explore
     from mce_notebook.frontends.magics import load_ipython_extension
     from mce_notebook.run.scratch import scratch
     from mce_notebook.sweep import Sweep, open, sweep
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sweep",
+    "dashboard",
+    "explore",
     "grid",
     "latin_hypercube",
     "load_ipython_extension",
@@ -35,6 +39,8 @@ __all__ = [
 
 _HOMES = {
     "Sweep": "mce_notebook.sweep",
+    "dashboard": "mce_notebook.frontends.dashboard",
+    "explore": "mce_notebook.frontends.explore",
     "grid": "mce_notebook.declare.grid",
     "latin_hypercube": "mce_notebook.declare.designs",
     "load_ipython_extension": "mce_notebook.frontends.magics",

@@ -27,11 +27,15 @@ HEAVY = (
     "scipy",
     "IPython",
     "matplotlib",
+    "panel",
+    "ipywidgets",
 )
 
 # A new public name is a decision: it is made here too.
 PUBLIC = [
     "Sweep",
+    "dashboard",
+    "explore",
     "grid",
     "latin_hypercube",
     "load_ipython_extension",

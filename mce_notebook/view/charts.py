@@ -1,5 +1,6 @@
 """A frame of a plot as HoloViews elements, and the picture of a stream of frames."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from mce_notebook.view.scales import Scale, label_text
 from mce_notebook.view.stills import COLOURMAP, COLOURS, FAILED, INK, MARKED, PALE, PENDING, RULE, STALE, wide
 
 WIDTH, HEIGHT = 640, 360
-PANEL = 290
+PANEL, BAR = 270, 80
 
 
 def holoviews() -> Any:
@@ -101,10 +102,11 @@ def _frame_options(frame: Frame, panel: int) -> dict[str, Any]:
     many = panels(frame) > 1
     title = f"{frame.by.name} = {label_text(frame.by.labels[panel])}" if many else frame.title
     if not many or panel == 0:
-        title = "\n".join(part for part in (frame.title if many else "", title, frame.subtitle) if part)
+        above = (frame.title, frame.subtitle, title) if many else (title, *textwrap.wrap(frame.subtitle, 100))
+        title = "\n".join(part for part in above if part)
     found: dict[str, Any] = {
         "title": title,
-        "width": PANEL if many else WIDTH,
+        "width": PANEL + BAR * (panel == panels(frame) - 1) if many else WIDTH,
         "height": HEIGHT - 60 if many else HEIGHT,
         "xlabel": frame.x.name,
         "ylabel": frame.y.name if frame.question.y is not None else frame.value_name,
@@ -136,6 +138,7 @@ def _styled(plot: Any, _: Any) -> None:
     """Colours of the page around the data: quiet lines, text in grey that reads on white."""
     figure = plot.handles["plot"]
     figure.outline_line_color = None
+    figure.toolbar.logo = None
     figure.title.text_color = PALE
     figure.title.text_font_style = "normal"
     for axis in [*figure.xaxis, *figure.yaxis]:
@@ -168,7 +171,9 @@ def _curves(hv: Any, frame: Frame) -> list[Any]:
             area.opts(color=colour, alpha=0.2, line_alpha=0, backend="bokeh"),
             hv.Curve((x[line], mean[line]), name, value, label=label).opts(color=colour, line_width=2, backend="bokeh"),
             _dots(hv, (x[whole], mean[whole]), name, value, color=colour, size=6, tools=["hover"]),
-            _dots(hv, (x[partial], mean[partial]), name, value, color="white", line_color=colour, size=6, tools=["hover"]),
+            _dots(
+                hv, (x[partial], mean[partial]), name, value, color="white", line_color=colour, size=6, tools=["hover"]
+            ),
             _dots(hv, (x[old], frame.stale[place, 0][old]), name, value, marker="x", color=STALE, size=8),
         ]
     return parts
@@ -191,8 +196,14 @@ def _heatmap(hv: Any, frame: Frame, panel: int) -> list[Any]:
         kdims=[hv.Dimension("__x", label=x), hv.Dimension("__y", label=y)],
         vdims=[hv.Dimension("__value", label=frame.value_name)],
     ).opts(
-        cmap=COLOURMAP, colorbar=panel == panels(frame) - 1, clim=(low, high), bgcolor=PENDING, clabel=frame.value_name,
-        logz=not frame.share and wide(frame.mean), tools=[_hover(frame)], backend="bokeh",
+        cmap=COLOURMAP,
+        colorbar=panel == panels(frame) - 1,
+        clim=(low, high),
+        bgcolor=PENDING,
+        clabel=frame.value_name,
+        logz=not frame.share and wide(frame.mean),
+        tools=[_hover(frame)],
+        backend="bokeh",
     )
     parts = [image]
     for state, options in (
@@ -201,7 +212,9 @@ def _heatmap(hv: Any, frame: Frame, panel: int) -> list[Any]:
         (State.NONE, {"color": "white"}),
     ):
         boxes = [(c - 0.5, r - 0.5, c + 0.5, r + 0.5) for r, c in np.argwhere(frame.state[panel] == state).tolist()]
-        parts.append(hv.Rectangles(boxes, ["__x0", "__y0", "__x1", "__y1"]).opts(line_alpha=0, backend="bokeh", **options))
+        parts.append(
+            hv.Rectangles(boxes, ["__x0", "__y0", "__x1", "__y1"]).opts(line_alpha=0, backend="bokeh", **options)
+        )
     return parts
 
 
@@ -233,13 +246,22 @@ def _points(hv: Any, frame: Frame) -> list[Any]:
         names = [frame.x.name, frame.y.name]
         coloured = hv.Points((x, y, value), names, f"{frame.value_name} ")
         return [
-            coloured.opts(color=f"{frame.value_name} ", cmap=COLOURMAP, colorbar=True, clabel=frame.value_name, size=7,
-                          tools=["hover"], backend="bokeh")
+            coloured.opts(
+                color=f"{frame.value_name} ",
+                cmap=COLOURMAP,
+                colorbar=True,
+                clabel=frame.value_name,
+                size=7,
+                tools=["hover"],
+                backend="bokeh",
+            )
         ]
     parts = []
     for place in range(frame.by.labels.size):
         mine = by == place
         label = label_text(frame.by.labels[place]) if frame.question.by is not None else ""
         scatter = hv.Scatter((x[mine], value[mine]), frame.x.name, f"{frame.value_name} ", label=label)
-        parts.append(scatter.opts(color=COLOURS[place % len(COLOURS)], size=5, alpha=0.6, tools=["hover"], backend="bokeh"))
+        parts.append(
+            scatter.opts(color=COLOURS[place % len(COLOURS)], size=5, alpha=0.6, tools=["hover"], backend="bokeh")
+        )
     return parts

@@ -227,6 +227,7 @@ class _Screen:
         self._pipe: Any = None
         self._shape: Any = None
         self._at: dict[str, Any] = {}
+        self._still: dict[str, Any] = {}
         self._drawn = 0.0
 
     @property
@@ -261,7 +262,11 @@ class _Screen:
             # A page that has not connected is drawn anew as a whole, which flickers when it is done often.
             self._shape = None
             return
+        was = embedding.EXEC_TYPE in self._metadata
         data, metadata = self._bundle(look, question)
+        if was and embedding.EXEC_TYPE in metadata:
+            # The renderer of live pictures fails when it is given another one: it must go first.
+            self._handle.update(self._still, raw=True)
         self._handle.update(data, metadata=metadata, raw=True)
 
     def say(self, text: str) -> None:
@@ -278,7 +283,9 @@ class _Screen:
             found = self._plot._frame(look, question, at)
             view = self._view(look, question, found) if self._alive else None
             alt = " · ".join(part for part in (found.title, found.value_name, found.subtitle) if part)
-            data, self._metadata = embedding.bundle(view, png(found), alt, live=self._alive)
+            picture = png(found)
+            self._still = embedding.bundle(None, picture, alt, live=False)[0]
+            data, self._metadata = embedding.bundle(view, picture, alt, live=self._alive)
         return data, self._metadata
 
     def _view(self, look: Look, question: Question, found: Frame) -> Any:
@@ -300,7 +307,9 @@ class _Screen:
     def _shape_of(self, look: Look, question: Question) -> Any:
         """All that only a new picture can change: axes, scales, panels, selectors."""
         found = self._plot._frame(look, question, {k: v for k, v in self._at.items() if k in question.selectors})
-        selectors = tuple((name, tuple(map(str, labels_of(look.dataset, question, name)))) for name in question.selectors)
+        selectors = tuple(
+            (name, tuple(map(str, labels_of(look.dataset, question, name)))) for name in question.selectors
+        )
         values = found.points[2] if found.points is not None else found.mean
         scales = tuple((scale.name, tuple(scale.texts)) for scale in (found.x, found.y, found.by))
         return question, selectors, scales, found.x.log, not found.share and wide(values)

@@ -58,9 +58,7 @@ def png(frame: Frame) -> bytes:
         _heatmaps(figure, list(grid.ravel()), frame)
     else:
         _curves(figure.add_subplot(), frame)
-    title = figure.suptitle(
-        _heading(frame), x=0.01, ha="left", fontsize=9, color=PALE
-    )
+    title = figure.suptitle(_heading(frame), x=0.01, ha="left", fontsize=9, color=PALE)
     title.set_parse_math(False)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
