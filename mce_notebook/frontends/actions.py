@@ -8,6 +8,7 @@ from mce_notebook.calls import read_cell
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import OptionError
 from mce_notebook.frontends.messages import events_text, sweeps_text
+from mce_notebook.handle import RUNNING
 from mce_notebook.preview import estimate
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.layout import find_root
@@ -97,18 +98,36 @@ def _log(handle: "Sweep", labels: Mapping[str, str]) -> str:
 
 
 def _cancel(handle: "Sweep", _: Mapping[str, str]) -> str:
+    state = handle.state
+    if state in ("done", "cancelled", "stopped"):
+        return f"{_already(handle, state)}: there is nothing to cancel."
     handle.cancel()
+    if state in ("paused", "interrupted"):
+        return f"{handle.name} was {state} and is cancelled now; what is done is kept, resume goes on."
     return f"{handle.name} is being cancelled; what is done is kept, resume goes on."
 
 
 def _pause(handle: "Sweep", _: Mapping[str, str]) -> str:
+    state = handle.state
+    if state not in RUNNING:
+        return f"{_already(handle, state)}: there is nothing to pause."
     handle.pause()
     return f"{handle.name} pauses once what is under way is done; resume goes on."
 
 
 def _resume(handle: "Sweep", _: Mapping[str, str]) -> str:
+    progress = handle.progress
+    if progress.state in RUNNING:
+        return f"{_already(handle, progress.state)}."
+    if progress.state == "done":
+        told = f"{_already(handle, 'done')}: there is nothing to go on with."
+        return f"{told} --rerun failed computes failed points again." if progress.failed else told
     handle.resume()
     return f"{handle.name} goes on."
+
+
+def _already(handle: "Sweep", state: str) -> str:
+    return f"{handle.name} {'runs' if state == 'running' else f'is {state}'} already"
 
 
 def _rm(handle: "Sweep", _: Mapping[str, str]) -> str:
