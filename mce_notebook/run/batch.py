@@ -14,7 +14,7 @@ from mce_notebook.declare.routine import MISSING, SKIP
 from mce_notebook.errors import SweepError
 from mce_notebook.plan import Block
 from mce_notebook.run.causes import message, one_line, trimmed, type_name
-from mce_notebook.run.outcome import cut, failed_count, spilled
+from mce_notebook.run.outcome import cut, failed_count
 from mce_notebook.store.frames import Failure, Frame, Outcomes, encode
 
 # How many items of a container are looked at, and what a value is taken for that does not let itself be measured.
@@ -112,14 +112,14 @@ class Encoder:
         meta = self.meta if timed else {**self.meta, "seconds": repr(batch.spent)}
         outcomes = Outcomes(batch.values, batch.failures, skipped, seconds, batch.tails)
         try:
-            return spilled(self._encode(outcomes, part, meta), self.big)
+            return self._encode(outcomes, part, meta, self.big)
         except SweepError:
             raise
         except BaseException:
-            return spilled(self._encode(self._sifted(outcomes, part, meta), part, meta), self.big)
+            return self._encode(self._sifted(outcomes, part, meta), part, meta, self.big)
 
-    def _encode(self, outcomes: Outcomes, part: Block, meta: dict[str, str]) -> list[Frame]:
-        return encode(outcomes, self.names, declaration=self.declaration, ranges=part.ranges, meta=meta)
+    def _encode(self, outcomes: Outcomes, part: Block, meta: dict[str, str], big: Path | None = None) -> list[Frame]:
+        return encode(outcomes, self.names, declaration=self.declaration, ranges=part.ranges, meta=meta, big=big)
 
     def _sifted(self, outcomes: Outcomes, part: Block, meta: dict[str, str]) -> Outcomes:
         """Return outcomes where values that cannot be encoded are failures of their points."""
@@ -156,7 +156,7 @@ def hand(encoder: Encoder, batch: Batch, block: Block, flush: Flush) -> tuple[in
     failed = failed_count(frames)
     if frames:
         flush(frames, batch.stop, failed)
-    return failed, sum(frame.nbytes for frame in frames)
+    return failed, sum(frame.stored for frame in frames)
 
 
 def size(value: Any, depth: int = 2) -> int:

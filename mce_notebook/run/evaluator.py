@@ -38,6 +38,7 @@ CHUNK_SECONDS = 0.05
 CHUNK_GROWTH = 8
 FLUSH_EACH = 0.25
 FLUSH_BULK = 1.0
+# So few that what was computed is still in the processor's cache when it is encoded, and its memory used again.
 FLUSH_BYTES = 4_000_000
 BUDGET_BYTES = 2_000_000
 BUDGET_RATE = 50_000_000
@@ -133,6 +134,7 @@ class Evaluator:
         self._files = False
         self._pace = 0.0
         self._chunk = 1
+        self._nbytes = 1
 
     def run(
         self,
@@ -274,7 +276,8 @@ class Evaluator:
         if work.budget is not None:
             room = min(room, max(0.0, work.budget - (time.perf_counter() - work.begun)))
         wanted = int(room / self._pace) if self._pace else 1
-        count = max(1, min(wanted, self._chunk * CHUNK_GROWTH, stop - batch.stop))
+        few = FLUSH_BYTES // self._nbytes + 1
+        count = max(1, min(wanted, self._chunk * CHUNK_GROWTH, stop - batch.stop, few))
         if self._page is not None:
             self._page.enter(Phase.POINTS, batch.stop, count)
         begun = time.perf_counter()
@@ -286,7 +289,8 @@ class Evaluator:
         self._chunk = count
         batch.spent += seconds
         work.spent += seconds
-        batch.nbytes += size(batch.values[-1]) * count if batch.values else 0
+        self._nbytes = max(1, size(batch.values[-1])) if batch.values else 1
+        batch.nbytes += self._nbytes * count
 
     def _extend(self, batch: Batch, calls: Iterator[Any], target: int) -> None:
         """Evaluate points until there are `target` values."""
@@ -360,12 +364,15 @@ class Evaluator:
     def _hand_over(self, work: _Work) -> None:
         """Encode finished points and hand them on."""
         batch = work.batch
+        begun = time.perf_counter()
         if self._page is not None:
             self._page.enter(Phase.WRITING, batch.stop)
         failed, nbytes = hand(self._encoder, batch, work.block, work.flush)
         work.failed += failed
         work.nbytes += nbytes
         work.flushed = time.perf_counter()
+        # Part of what a point costs here: large outcomes take longer to store than to compute.
+        work.spent += work.flushed - begun
         work.batch = Batch(batch.stop)
 
 

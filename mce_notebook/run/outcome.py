@@ -2,15 +2,13 @@
 
 import socket
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from mce_notebook.declare.grid import Status
-from mce_notebook.errors import StoreError
 from mce_notebook.plan import Block
 from mce_notebook.run.protocol import Task
-from mce_notebook.store.frames import SPILL, Failure, Frame, Outcomes, encode, spill
+from mce_notebook.store.frames import Failure, Frame, Outcomes, encode
 
 _FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
@@ -47,21 +45,6 @@ def failure_frames(task: Task, block: Block, failure: Failure) -> list[Frame]:
     """Return the frames that record one failure for all points of a block."""
     outcomes = Outcomes([None] * block.count, dict.fromkeys(range(block.count), failure))
     return encode(outcomes, (), declaration=task.declaration, ranges=block.ranges, meta=meta(task))
-
-
-def spilled(frames: list[Frame], folder: Path | None) -> list[Frame]:
-    """Return frames with their large payloads written to `folder`, where there is one and it can be written."""
-    if folder is None:
-        return frames
-    return [_spilled(frame, folder) if frame.nbytes > SPILL else frame for frame in frames]
-
-
-def _spilled(frame: Frame, folder: Path) -> Frame:
-    try:
-        return spill(frame, folder)
-    except StoreError:
-        # A full disk is no failure of the points: the host, which gets the frame whole, waits until there is room.
-        return frame
 
 
 def failed_count(frames: list[Frame]) -> int:

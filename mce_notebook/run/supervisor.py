@@ -64,7 +64,7 @@ class _Run:
 
     def take(self, frames: list[Frame]) -> None:
         """Keep frames, or pass them on."""
-        self.nbytes += sum(len(frame.body) for frame in frames)
+        self.nbytes += sum(frame.stored for frame in frames)
         if self.on_frames is None:
             self.frames += frames
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mce_notebook.errors import CorruptStore
-from mce_notebook.store.folder import sync_data, sync_folder, told, write_all
+from mce_notebook.store.folder import Bytes, sync_folder, told, write_new
 
 # Frames of more than this are spilled by slots that share the file system.
 SPILL = 1 << 20
@@ -42,7 +42,7 @@ class Payload:
         return cls(str(file), int(offset), int(length), int(crc))
 
 
-def write_payload(folder: Path, *pieces: bytes) -> Payload:
+def write_payload(folder: Path, *pieces: Bytes) -> Payload:
     """Write pieces one behind the other to a new file, durable on return.
 
     Raises
@@ -56,16 +56,7 @@ def write_payload(folder: Path, *pieces: bytes) -> Payload:
     with told("writing a payload"):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{secrets.token_hex(_NAME_BYTES)}.arrows"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            for piece in pieces:
-                write_all(descriptor, piece)
-            sync_data(descriptor)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+        write_new(path, *pieces)
         sync_folder(folder)
     return Payload(f"{folder.name}/{path.name}", 0, sum(map(len, pieces)), crc)
 

@@ -24,6 +24,7 @@ _AT_ONCE = 64
 
 # What the operating system says when there is no room: the disk, the quota, the largest file allowed.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_IOV = 512
 
 
 def store_error(error: OSError, doing: str) -> StoreError:
@@ -91,6 +92,32 @@ def write_all(descriptor: int, data: Bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def write_new(path: Path, *pieces: Bytes, durable: bool = True) -> None:
+    """Make a file that must be new, of pieces one behind the other; it is removed again when it cannot be written."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        writev_all(descriptor, pieces)
+        if durable:
+            sync_data(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def writev_all(descriptor: int, pieces: Sequence[Bytes]) -> None:
+    """Write all pieces in order; `writev` takes at most IOV_MAX of them and may stop anywhere."""
+    rest = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+    while rest:
+        done = os.writev(descriptor, rest[:_IOV])
+        while rest and done >= len(rest[0]):
+            done -= len(rest[0])
+            del rest[0]
+        if done:
+            rest[0] = rest[0][done:]
 
 
 class Folder(Protocol):
@@ -213,34 +240,17 @@ class LocalFolder:
         # Two threads of one process may replace the same file, so the name is random, not made of the pid.
         temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            write_new(temporary, data, durable=durable)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            write_all(descriptor, data)
-            if durable:
-                sync_data(descriptor)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+            write_new(temporary, data, durable=durable)
         return temporary
 
     def _create_plainly(self, path: Path, data: Bytes) -> None:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            write_new(path, data)
         except FileExistsError:
             raise AlreadyExists(f"{path} exists already.") from None
-        try:
-            write_all(descriptor, data)
-            sync_data(descriptor)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
 
     def _fill(self, folder: Path, files: Mapping[str, Bytes]) -> None:
         folder.mkdir(mode=0o755)
@@ -258,25 +268,16 @@ class LocalFolder:
         with contextlib.ExitStack() as opened:
             descriptors = []
             for name, data in files:
-                target = folder / name
-                if not target.resolve().is_relative_to(folder.resolve()):
+                # The folder is new and holds no links, so that names alone tell where they lead.
+                if not name or name.startswith("/") or ".." in name.split("/"):
                     raise StoreError(f"{name!r} leads out of the folder it belongs to.")
+                target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
                 opened.callback(os.close, descriptor)
                 write_all(descriptor, data)
                 descriptors.append(descriptor)
             together([functools.partial(sync_data, descriptor) for descriptor in descriptors])
-
-    @staticmethod
-    def create_plain_file(path: Path, data: Bytes) -> None:
-        """One file of a folder nobody sees yet, synced; its folder is synced by who asked."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            write_all(descriptor, data)
-            sync_data(descriptor)
-        finally:
-            os.close(descriptor)
 
     @staticmethod
     def _rename_new(source: Path, target: Path) -> None:

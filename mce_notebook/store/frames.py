@@ -6,6 +6,7 @@ count, or `ranges`: starts and stops of runs of neighbours in one list), `status
 (JSON), `output` (tail of what was printed), `seconds`.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,18 +17,20 @@ import numpy as np
 import pyarrow as pa
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.errors import StoreError
 from mce_notebook.store import columns as arrow
 from mce_notebook.store.arrays import from_numpy
 from mce_notebook.store.big import SPILL, Payload, read_payload, write_payload
 from mce_notebook.store.columns import Column
 from mce_notebook.store.kinds import Kind
-from mce_notebook.store.messages import pack, unpack
+from mce_notebook.store.messages import pack, pieces, unpack
 from mce_notebook.store.outcomes import Failure, Group, Outcomes, group
 from mce_notebook.store.spans import Spans
 
 __all__ = ["SPILL", "Batch", "Failure", "Frame", "Outcomes", "decode", "encode", "spill"]
 
 Ranges = Sequence[tuple[int, int]]
+_Field = tuple[str, pa.Array, dict[str, str]]
 
 # Runs of neighbours at least this long on average are recorded as runs, not index by index.
 _RUN = 8
@@ -59,6 +62,12 @@ class Frame:
         return len(self.body)
 
     @property
+    def stored(self) -> int:
+        """Bytes of its outcomes, wherever they lie."""
+        big = self.cover.get("big")
+        return len(self.body) + (0 if big is None else Payload.from_json(big).length)
+
+    @property
     def count(self) -> int:
         """Number of points."""
         listed = self.cover.get("index")
@@ -72,6 +81,7 @@ def encode(
     declaration: int,
     ranges: Ranges | np.ndarray,
     meta: dict[str, str] | None = None,
+    big: Path | None = None,
 ) -> list[Frame]:
     """Frames of a block, one for each signature of kinds, usually one in all.
 
@@ -86,6 +96,8 @@ def encode(
         Listed indices of the points, in the order of the outcomes.
     meta : dict of str to str
         Kept with each batch: `version`, `generation`, `attempt`, `worker`; `seconds` when points were not timed.
+    big : Path, optional
+        Folder for outputs of more than `SPILL` bytes; where it cannot be written they stay in the frame.
     """
     count = len(outcomes.values)
     indices = _Indices.of(ranges, count)
@@ -99,7 +111,7 @@ def encode(
         status[list(skipped)] = int(Status.SKIPPED)
         for position, failure in failures.items():
             status[position] = int(failure.status)
-    block = _Block(indices, status, failures, outcomes, declaration, meta or {})
+    block = _Block(indices, status, failures, outcomes, declaration, meta or {}, big)
     return [block.frame(found) for found in groups]
 
 
@@ -148,30 +160,38 @@ class _Block:
     outcomes: Outcomes
     declaration: int
     meta: dict[str, str]
+    big: Path | None
 
     def frame(self, rows: Group) -> Frame:
         total = len(self.outcomes.values)
         positions = rows.positions
         indices = self.indices if positions is None else self.indices.take(positions)
         count = total if positions is None else len(positions)
-        fields: list[tuple[str, pa.Array, dict[str, str]]] = []
+        outputs: list[_Field] = []
         shapes: dict[str, arrow.Shapes] = {}
         for name, (kind, values) in rows.columns.items():
             array, shape = arrow.build(kind, values)
-            fields.append((name, array, {"kind": kind.to_text()}))
+            outputs.append((name, array, {"kind": kind.to_text()}))
             if shape is not None:
                 shapes[name] = shape
         status = self._status(positions)
-        fields += self._ours(indices, status, positions, total)
+        ours = self._ours(indices, status, positions, total)
         seconds = self._seconds(positions, count, total)
         record = self._record(indices, count, seconds, shapes)
-        head, body = pack(_batch(fields, count), record)
+        if self.big is not None and sum(array.nbytes for _, array, _ in outputs) > SPILL:
+            # A full disk is no failure of the points: the host, which gets the frame whole, waits until there is room.
+            with contextlib.suppress(StoreError):
+                record = _elsewhere(_batch(outputs, count), record, self.big)
+                outputs = []
+        head, body = pack(_batch(outputs + ours, count), record)
         cover = {name: record[name] for name in ("declaration", "start", "count", "generation", "version")}
         cover["index"] = None if indices.listed is None else indices.listed.tobytes()
         if indices.spans is not None:
             cover["ranges"] = indices.spans.flat
         cover["status"] = None if status is None else status.tobytes()
         cover["seconds"] = seconds
+        if "big" in record:
+            cover["big"] = record["big"]
         return Frame(head, body, cover)
 
     def _status(self, positions: list[int] | None) -> np.ndarray | None:
@@ -183,7 +203,7 @@ class _Block:
 
     def _ours(
         self, indices: _Indices, status: np.ndarray | None, positions: list[int] | None, total: int
-    ) -> list[tuple[str, pa.Array, dict[str, str]]]:
+    ) -> list[_Field]:
         chosen = range(total) if positions is None else positions
         found = []
         if indices.listed is not None:
@@ -233,7 +253,7 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _batch(fields: list[tuple[str, pa.Array, dict[str, str]]], count: int) -> pa.RecordBatch:
+def _batch(fields: list[_Field], count: int) -> pa.RecordBatch:
     if not fields:
         # A point without outputs still leaves a record, and a batch needs a column to have a length.
         fields = [("_done", from_numpy(np.ones(count, bool)), {"role": "done"})]
@@ -263,13 +283,18 @@ def spill(frame: Frame, folder: Path) -> Frame:
     outputs = [at for at in range(batch.num_columns) if at not in ours]
     if not outputs:
         return frame
-    payload_head, payload_body = pack(batch.select(outputs), {"shapes": record.get("shapes", {})})
-    record = {name: value for name, value in record.items() if name != "shapes"}
-    record["big"] = write_payload(folder, payload_head, payload_body).to_json()
+    record = _elsewhere(batch.select(outputs), record, folder)
     kept = [(batch.schema.field(at), batch.column(at)) for at in ours]
     fields = [(one.name, array, {"role": one.metadata[b"role"].decode()}) for one, array in kept]
     head, body = pack(_batch(fields, batch.num_rows), record)
     return Frame(head, body, frame.cover | {"big": record["big"]})
+
+
+def _elsewhere(outputs: pa.RecordBatch, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write outputs to a file of their own; return the record that refers to it."""
+    payload = write_payload(folder, *pieces(outputs, {"shapes": record.get("shapes", {})}))
+    kept = {name: value for name, value in record.items() if name != "shapes"}
+    return {**kept, "big": payload.to_json()}
 
 
 @dataclass(eq=False)

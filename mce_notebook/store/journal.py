@@ -23,6 +23,7 @@ from mce_notebook.store.folder import (
     sync_folder,
     told,
     write_all,
+    writev_all,
 )
 from mce_notebook.store.frames import Frame
 from mce_notebook.store.layout import SweepLayout
@@ -32,7 +33,6 @@ ROLL = 64 << 20
 RESERVE = 1 << 20
 # Each open segment is one file descriptor; blocks of many shapes must not use them up.
 OPEN_SEGMENTS = 16
-_IOV = 512
 
 
 def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
@@ -242,15 +242,3 @@ class Journal:
             # A disk that has no room for a reserve may still have some for outcomes.
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def writev_all(descriptor: int, pieces: Sequence[bytes]) -> None:
-    """Write all pieces in order; `writev` takes at most IOV_MAX of them and may stop anywhere."""
-    rest = [memoryview(piece) for piece in pieces if piece]
-    while rest:
-        done = os.writev(descriptor, rest[:_IOV])
-        while rest and done >= len(rest[0]):
-            done -= len(rest[0])
-            del rest[0]
-        if done:
-            rest[0] = rest[0][done:]

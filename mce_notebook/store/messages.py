@@ -157,21 +157,58 @@ def pack(batch: pa.RecordBatch, meta: Mapping[str, Any]) -> tuple[bytes, bytes]:
     body : bytes
         What is appended to it; `head + body` is an Arrow IPC stream.
     """
+    parts = pieces(batch, meta, {"crc32": (_MARK + _ZEROS).decode()})
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    # Headers come as bytes, what columns hold as buffers. JSON escapes control characters, so the mark occurs once.
+    (marked,) = [at for at, part in enumerate(parts) if isinstance(part, bytes) and _MARK in part]
+    header = parts[marked]
+    value = header.index(_MARK) + len(_MARK)
+    parts[marked] = b"".join((header[:value], b"%08x" % crc, header[value + 8 :]))
+    first, size = 0, len(batch.schema.serialize())
+    while size > 0:
+        size -= len(parts[first])
+        first += 1
+    return b"".join(parts[:first]), b"".join(parts[first:])
+
+
+def pieces(batch: pa.RecordBatch, meta: Mapping[str, Any], extra: Mapping[str, str] | None = None) -> list[Any]:
+    """Return a stream of one batch as buffers, one behind the other, those of its columns not copied.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+    meta : mapping
+        Kept as `pack` keeps it.
+    extra : mapping of str to str, optional
+        Further custom metadata, in front of it.
+    """
     text = json.dumps(meta, ensure_ascii=True, separators=(",", ":"))
-    head = len(batch.schema.serialize())
-    sink = pa.BufferOutputStream()
-    writer = pa.ipc.new_stream(sink, batch.schema)
+    sink = _Pieces()
+    writer = pa.ipc.new_stream(pa.PythonFile(sink, "w"), batch.schema)
     # The writer emits the schema with the first batch; the end-of-stream mark comes with close(), hence not here.
-    writer.write_batch(batch, custom_metadata={"crc32": (_MARK + _ZEROS).decode(), "mce": text})
-    stream = memoryview(sink.getvalue())
-    body = stream[head:]
-    # JSON escapes control characters, so the mark occurs once in the header; the body may hold anything.
-    message = message_at(body, 0)
-    while message.kind == DICTIONARY:
-        message = message_at(body, message.end)
-    value = message.start + bytes(body[message.start : message.body]).index(_MARK) + len(_MARK)
-    crc = b"%08x" % zlib.crc32(stream)
-    return bytes(stream[:head]), b"".join((body[:value], crc, body[value + 8 :]))
+    writer.write_batch(batch, custom_metadata={**(extra or {}), "mce": text})
+    return sink.pieces
+
+
+class _Pieces:
+    """A file that keeps what is written to it as it came."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def unpack(stream: Any) -> Iterator[tuple[pa.RecordBatch, dict[str, Any]]]:

@@ -195,10 +195,24 @@ def _named(value: Any) -> dict[str, Any]:
 def _plain(column: list[Any]) -> tuple[Kind, Any] | None:
     """Kind and values of a column of plain scalars of one type; None when it takes a closer look."""
     kind = _one_kind(column)
+    if kind is None:
+        kind = _arrays_alike(column)
     if kind is None or kind not in (INT, STR):
         return None if kind is None else (kind, column)
     array = convert(kind, column)
     return None if array is None else (kind, array)
+
+
+def _arrays_alike(column: list[Any]) -> Kind | None:
+    """Kind of a column of plain numeric arrays of one type and rank; None when it takes a closer look."""
+    if set(map(type, column)) - {type(None)} != {np.ndarray}:
+        return None
+    kinds = {(value.dtype, value.ndim) for value in column if value is not None}
+    dtype, ndim = kinds.pop()
+    known = EXACT.get(dtype.type)
+    if kinds or known is None or not dtype.isnative or not ndim:
+        return None
+    return Kind(known.dtype, ndim)
 
 
 def _one_kind(column: list[Any]) -> Kind | None:

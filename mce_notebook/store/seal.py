@@ -19,7 +19,7 @@ import numpy as np
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, StoreError
 from mce_notebook.store.catalog import SweepStore, now
-from mce_notebook.store.folder import LocalFolder, sync_data, sync_folder, told
+from mce_notebook.store.folder import sync_data, sync_folder, told, write_new
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,8 +73,8 @@ def seal(sweep: SweepStore, dataset: "xr.Dataset") -> str:
             identity = hashlib.sha256(manifest).hexdigest()
             sizes = sum(size for _, size in sums.values())
             record = Seal(identity, logical_id(plain), sweep.name, sweep.id, now(), sizes, len(sums))
-            LocalFolder.create_plain_file(temporary / MANIFEST, manifest)
-            LocalFolder.create_plain_file(temporary / RECORD, json.dumps(asdict(record), indent=1).encode())
+            write_new(temporary / MANIFEST, manifest)
+            write_new(temporary / RECORD, json.dumps(asdict(record), indent=1).encode())
             sync_folder(temporary)
             try:
                 sweep.folder.move(temporary, sweep.paths.sealed / identity)

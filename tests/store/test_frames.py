@@ -22,6 +22,7 @@ from hypothesis.extra import numpy as hnp
 from mce_notebook.declare.grid import Status
 from mce_notebook.declare.routine import MISSING
 from mce_notebook.errors import CorruptStore
+from mce_notebook.store.big import Payload
 from mce_notebook.store.frames import Batch, Failure, Frame, Outcomes, decode, encode, spill
 from mce_notebook.store.messages import unpack
 
@@ -486,3 +487,44 @@ def test_points_of_a_block_of_runs_that_fail_apart_keep_their_indices():
             batch = decode(record_batch, record)
             found |= dict(zip(np.asarray(batch.index).tolist(), batch.columns["y"].values().tolist(), strict=True))
     assert found == dict(zip(listed, values, strict=True))
+
+
+@given(
+    st.lists(hnp.arrays(st.sampled_from(["f8", "f4", "i8", "u1", "?", "c16", ">f8"]), st.integers(0, 3)), max_size=6),
+    st.sets(st.integers(0, 5)),
+)
+def test_arrays_come_back_as_they_were(arrays, missing):
+    values = [None if at in missing else array for at, array in enumerate(arrays)]
+    found: dict[int, Any] = {}
+    for frame in encode(Outcomes(list(values)), ("y",), declaration=1, ranges=[(0, len(values))]):
+        batch = read(frame)
+        if "y" in batch.columns:
+            column = batch.columns["y"]
+            rows = column.values()
+            valid = column.valid
+            found |= {int(i): rows[at] for at, i in enumerate(batch.index) if valid is None or valid[at]}
+    expected = {at: value for at, value in enumerate(values) if value is not None}
+    # A type nothing was stored for has no rows; nulls are shown as None.
+    assert {at for at, value in found.items() if value is not None} == set(expected)
+    for at, value in expected.items():
+        assert found[at].dtype == value.dtype.newbyteorder("=")
+        assert np.array_equal(found[at], value, equal_nan=value.dtype.kind in "fc")
+
+
+def test_large_outputs_go_to_a_file_of_their_own_at_once(tmp_path: Path) -> None:
+    values = [np.full(1000, at, float) for at in range(300)]
+    (frame,) = encode(Outcomes(values), ("x",), declaration=1, ranges=[(0, 300)], big=tmp_path / "e000001")
+    (plain,) = encode(Outcomes(values), ("x",), declaration=1, ranges=[(0, 300)])
+    assert frame.nbytes < 10_000 < 2_400_000 < frame.stored
+    assert frame.cover["big"] == Payload.from_json(frame.cover["big"]).to_json()
+    assert (read(frame, tmp_path).columns["x"].values() == read(plain).columns["x"].values()).all()
+    few = encode(Outcomes(values[:10]), ("x",), declaration=1, ranges=[(0, 10)], big=tmp_path / "e000001")
+    assert "big" not in few[0].cover
+
+
+def test_where_no_file_can_be_written_large_outputs_stay_in_the_frame(tmp_path: Path) -> None:
+    (tmp_path / "e000001").write_text("in the way")
+    values = [np.full(1000, at, float) for at in range(300)]
+    (frame,) = encode(Outcomes(values), ("x",), declaration=1, ranges=[(0, 300)], big=tmp_path / "e000001")
+    assert frame.nbytes > 2_400_000
+    assert (read(frame).columns["x"].values()[299] == 299).all()
