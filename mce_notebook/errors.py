@@ -5,6 +5,7 @@
     │   ├── LoopError           the loops cannot be read as a sweep; carries the line and the rewritten cell
     │   ├── GridError           an axis, a guard, a selection of points
     │   ├── OptionError         an option of the line or of the call
+    │   ├── ProfileError        a profile of clusters.toml
     │   └── NameConflict        the name belongs to another experiment or to a variable
     ├── StoreError              look at the disk
     │   ├── UnknownSweep        no sweep of that name here
@@ -14,6 +15,7 @@
     ├── UntrustedCode           code in the store was not written by this user
     ├── RunError                look at the cluster
     │   ├── HostError           the host could not start or went away
+    │   ├── ClusterError        the batch system refused the jobs, or they end before their workers come up
     │   └── SweepStopped        the sweep ended before all points were computed
     ├── PointFailed             a point raised; `replay` shows it
     └── ViewError               ask for something else
@@ -83,6 +85,10 @@ class OptionError(DeclarationError):
     """An option has a value that means nothing."""
 
 
+class ProfileError(DeclarationError):
+    """A profile of a cluster is not there, not valid, or cannot hold what is asked of it."""
+
+
 class NameConflict(DeclarationError):
     """The name of the sweep is taken."""
 
@@ -117,6 +123,10 @@ class RunError(SweepError):
 
 class HostError(RunError):
     """The host process could not be started, or is gone."""
+
+
+class ClusterError(RunError):
+    """The batch system refused the jobs of a cluster, or they end before their workers come up."""
 
 
 class SweepStopped(RunError):

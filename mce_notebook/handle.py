@@ -424,10 +424,13 @@ class Sweep:
             host.close()
 
     def _host(self) -> Any:
-        from mce_notebook.run.client import find_host, launch_for
+        from mce_notebook.run.client import find_host, launch_for, serving
 
         options = Options.from_json(self._declaration().options)
-        return None if options.on == "inline" else find_host(launch_for(options))
+        if options.on in ("inline", "local"):
+            return None if options.on == "inline" else find_host(launch_for(options))
+        # A profile may have been edited since, or not be known here; the host that runs the sweep says that it does.
+        return serving(str(self._store.paths.folder.parent), self.name)
 
     def _listen(self, seconds: float) -> None:
         host = self._host()

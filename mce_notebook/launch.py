@@ -25,7 +25,7 @@ from mce_notebook.declare.experiment import Experiment
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.version import Version, explain
-from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict, OptionError, SweepStopped
+from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict, SweepStopped
 from mce_notebook.store.catalog import Store, SweepStore, object_digest
 from mce_notebook.store.coverage import Known, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
@@ -34,7 +34,6 @@ from mce_notebook.store.layout import checked_name
 
 # Stale points that cost less than this in all are recomputed without asking (core-seconds).
 STALE_SECONDS = 600.0
-CLUSTERS = ("local", "inline")
 
 
 @dataclass(frozen=True)
@@ -318,12 +317,15 @@ def _version(sweep: SweepStore, declaration: Declaration) -> Version:
 def _check(proposal: Proposal) -> None:
     """Refuse what no store has to be looked at for."""
     options = proposal.options
-    if options.on not in CLUSTERS:
-        raise OptionError(f"There is no cluster {options.on!r}; there are {' and '.join(CLUSTERS)}.")
     if options.on == "inline":
         from mce_notebook.run.inline import refuse_limits
 
         refuse_limits(options)
+    elif options.on != "local":
+        from mce_notebook.run.client import launch_for
+
+        # A profile that is missing, wrong, not trusted or too small for a point is refused before anything is written.
+        launch_for(options)
     outputs = proposal.experiment.outputs or ()
     taken = {*proposal.grid.names, "status"}
     for number, output in enumerate(outputs):

@@ -36,6 +36,14 @@ class HostOptions(Protocol):
     def gpus(self) -> int:
         """Devices of one slot."""
 
+    @property
+    def memory(self) -> int | None:
+        """Bytes a point may use."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds a point may take."""
+
 
 class HostHandle:
     """One host as seen from another process."""
@@ -184,12 +192,36 @@ class HostHandle:
 
 
 def launch_for(options: HostOptions | None = None) -> Launch:
-    """Return what a host must be for `options`; a plain local host without them."""
+    """Return what a host must be for `options`; a plain local host without them.
+
+    Raises
+    ------
+    ProfileError, UntrustedCode
+        If the cluster has no profile that can be used, or its jobs cannot hold a point.
+    """
     idle = float(os.environ.get("MCE_HOST_IDLE", Launch.idle))
     workers = int(os.environ["MCE_HOST_WORKERS"]) if os.environ.get("MCE_HOST_WORKERS") else None
     if options is None:
         return Launch(idle=idle, workers=workers)
+    if options.on != "local":
+        return _profiled(options)
     return Launch(profile=options.on, cores=options.cores, gpus=options.gpus, idle=idle, workers=workers)
+
+
+def _profiled(options: HostOptions) -> Launch:
+    """Return what a host must be for a cluster that has a profile."""
+    from mce_notebook.run.clusters.finding import find
+    from mce_notebook.run.clusters.request import resolve
+
+    profile = find(options.on)
+    told = os.environ.get("MCE_HOST_IDLE")
+    idle = float(told) if told else profile.idle_timeout
+    if profile.kind == "local":
+        return Launch(cores=options.cores, gpus=options.gpus, idle=idle, workers=profile.max_workers)
+    job = resolve(
+        profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
+    ).to_json()
+    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
 
 
 def find_host(launch: Launch) -> HostHandle | None:
@@ -240,6 +272,16 @@ def ensure_host(options: HostOptions | None = None, *, launch: Launch | None = N
 def hosts() -> list[HostHandle]:
     """Return the hosts of this user that run now."""
     return [HostHandle(folder, owner) for folder in folders() if (owner := folder.owner()) is not None]
+
+
+def serving(store: str, name: str) -> HostHandle | None:
+    """Return the running host that says it drives a sweep, or has been asked to; None if there is none."""
+    for host in hosts():
+        driven = [(sweep.get("store"), sweep.get("name")) for sweep in host.state().get("sweeps") or ()]
+        asked = [(one.body.get("store"), one.body.get("name")) for one in Inbox(host.folder).requests()]
+        if (store, name) in [*driven, *asked]:
+            return host
+    return None
 
 
 def stop_host(handle: HostHandle, timeout: float = 30.0) -> None:

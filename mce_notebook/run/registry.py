@@ -89,7 +89,10 @@ class Process:
 
 @dataclass(frozen=True)
 class Launch:
-    """What a host is for. Two requests with equal `key` share one host."""
+    """What a host is for. Two requests with equal `key` share one host.
+
+    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host.
+    """
 
     profile: str = "local"
     cores: int = 1
@@ -98,11 +101,13 @@ class Launch:
     python: str = sys.executable
     prefix: str = sys.prefix
     idle: float = 900.0
+    job: str = ""
 
     @property
     def key(self) -> str:
         """Name of the host's folder: all but how long it idles, the machine, and the state of this package."""
         parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine(), package()]
+        parts += [self.job] if self.job else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

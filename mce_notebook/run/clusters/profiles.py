@@ -1,0 +1,297 @@
+"""Profiles of clusters: what a table of `clusters.toml` may say. Plain data; no scheduler is imported.
+
+    [slurm]                       the name for --on
+    kind = "slurm"
+    queue = "short"
+    walltime = "1h"
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mce_notebook.declare.options import Options
+from mce_notebook.errors import OptionError, ProfileError
+
+BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
+KINDS = ("local", *BATCH)
+# Understood, so that a profile of these says what is missing rather than that it is wrong.
+LATER = ("gce", "ssh", "address")
+# Clusters that need no profile.
+BUILT_IN = ("local", "inline")
+MAX_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One cluster, as its table says; times in seconds, memory in bytes.
+
+    Parameters
+    ----------
+    name : str
+        The name for `--on`.
+    kind : str
+        One of KINDS.
+    queue : str or None
+        Queue or partition of the batch system; None: its default.
+    account : str or None
+        Account or project that pays.
+    walltime : float
+        Length of a job; jobs that run out are replaced, so shorter ones start sooner.
+    max_walltime : float or None
+        Longest the queue allows; a `--timeout` beyond it is refused at once.
+    cores, memory : int or None
+        Of one job; None: as much as its slots need.
+    processes : int or None
+        Slots in a job; None: as many as fit into `cores`.
+    min_workers, max_workers : int
+        Slots kept even without work, and slots at most.
+    max_jobs : int or None
+        Jobs in the queue at most, running and waiting.
+    idle_timeout : float
+        Without work for this long, the cluster ends.
+    max_hours : float
+        The cluster ends after this long whatever it does; sweeps then resume with the next.
+    resources : str or None
+        The batch system's own request for a job (`-l` of PBS, SGE, OAR), instead of the one made from cores and memory.
+    parallel_environment : str or None
+        SGE's, for jobs of several cores.
+    gpu_request : str or None
+        Directive that asks for `{gpus}` GPUs, where the usual one is not understood.
+    disk : int
+        Bytes of disk, which HTCondor wants to know.
+    directives : tuple of str
+        More lines for the head of the job script, without the mark (`#SBATCH`).
+    prologue : tuple of str
+        Lines of shell before the worker starts, such as `module load`.
+    environment : mapping of str to str
+        Variables of the jobs.
+    interface : str or None
+        Network interface that nodes can reach, such as ib0.
+    python : str
+        Interpreter on the nodes; empty: that of the host.
+    folder : str
+        Folder that host and nodes share, for certificates, logs; empty: `.mce` in the home folder.
+    """
+
+    name: str
+    kind: str
+    queue: str | None = None
+    account: str | None = None
+    walltime: float = 3600.0
+    max_walltime: float | None = None
+    cores: int | None = None
+    memory: int | None = None
+    processes: int | None = None
+    min_workers: int = 0
+    max_workers: int = MAX_WORKERS
+    max_jobs: int | None = None
+    idle_timeout: float = 900.0
+    max_hours: float = 72.0
+    resources: str | None = None
+    parallel_environment: str | None = None
+    gpu_request: str | None = None
+    disk: int = 10**9
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    interface: str | None = None
+    python: str = ""
+    folder: str = ""
+
+
+def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
+    """Return a table as a profile.
+
+    Raises
+    ------
+    ProfileError
+        For an unknown key with those there are, for a wrong value with an example.
+    """
+    where = f"{path}, profile [{name}]"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ProfileError(f"{where}: the name of a profile is letters, digits, _ . - as in [slurm-long].")
+    if name in BUILT_IN and table.get("kind", "local") != "local":
+        raise ProfileError(f"{where}: {name} is built in; choose another name for a profile of another kind.")
+    _check_kind(where, name, table)
+    kind = str(table.get("kind", name))
+    known = KEYS_OF[kind]
+    values: dict[str, Any] = {"name": name, "kind": kind}
+    for key, value in table.items():
+        if key in ("ssh", "host"):
+            raise ProfileError(
+                f"{where}: `{key}` is not there yet; today the host runs beside the notebook, so start Jupyter where "
+                f"the batch system's commands are, and leave `{key}` out."
+            )
+        if key not in known:
+            raise ProfileError(f"{where}: there is no key `{key}`; {_hint(key, known)}")
+        if key != "kind":
+            parse, meaning, example = KEYS[key]
+            try:
+                values[key] = parse(value)
+            except (OptionError, TypeError, ValueError):
+                raise ProfileError(f"{where}: {key} is {meaning}, not {value!r}; write {key} = {example}") from None
+    made = Profile(**values)
+    _check_numbers(where, made)
+    return made
+
+
+def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
+    kind = table.get("kind", name)
+    if kind in LATER:
+        raise ProfileError(
+            f"{where}: clusters of kind {kind} are not there yet; today there are local and the batch systems "
+            f"{', '.join(BATCH)}."
+        )
+    if kind not in KINDS:
+        told = f"kind {kind!r} is unknown" if "kind" in table else "the kind is missing"
+        near = difflib.get_close_matches(str(kind), KINDS, 1)
+        example = near[0] if near else "slurm"
+        raise ProfileError(f'{where}: {told}; it is one of {", ".join(KINDS)}, as in kind = "{example}".')
+
+
+def _check_numbers(where: str, made: Profile) -> None:
+    if made.min_workers > made.max_workers:
+        raise ProfileError(
+            f"{where}: min_workers = {made.min_workers} is above max_workers = {made.max_workers}; raise max_workers."
+        )
+    if made.processes and made.cores and made.processes > made.cores:
+        raise ProfileError(
+            f"{where}: {made.processes} processes do not fit {made.cores} cores; leave out processes or raise cores."
+        )
+    if made.max_walltime is not None and made.walltime > made.max_walltime:
+        raise ProfileError(f"{where}: walltime is above max_walltime; make it shorter: jobs that run out are replaced.")
+    if made.walltime < MIN_WALLTIME:
+        raise ProfileError(f'{where}: a walltime below {MIN_WALLTIME:g} s holds no work; write walltime = "30m".')
+
+
+# A worker needs this long to come up, and to leave in time (seconds).
+MIN_WALLTIME = 20.0
+
+
+def _hint(key: str, known: Mapping[str, Any]) -> str:
+    near = ALIASES.get(key) or next(iter(difflib.get_close_matches(key, known, 1)), None)
+    there = f"there are {', '.join(sorted(known))}."
+    return f"did you mean `{near}`? T{there[1:]}" if near in known else there
+
+
+def _seconds(value: Any) -> float:
+    found = _walltime(value) if isinstance(value, str) else None
+    return found if found is not None else float(Options.parse(timeout=value).timeout or 0.0)
+
+
+def _walltime(text: str) -> float | None:
+    """Read `1-12:00:00`, `12:00:00`, `30:00` as batch systems write times."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d\d)", text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _bytes(value: Any) -> int:
+    return int(Options.parse(memory=value).memory or 0)
+
+
+def _whole(lowest: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise ValueError
+    return float(value)
+
+
+def _line(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or any(mark in value for mark in "\n\r\0"):
+        raise ValueError
+    return value.strip()
+
+
+def _word(value: Any) -> str:
+    # Goes into a line of a job script, where a blank would begin another option.
+    found = _line(value)
+    if re.search(r"\s", found):
+        raise ValueError
+    return found
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(_line(one) for one in value)
+
+
+def _variables(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(re.fullmatch(r"[A-Za-z_]\w*", name) for name in value):
+        raise TypeError
+    return {name: _line(text) for name, text in value.items()}
+
+
+_Key = tuple[Callable[[Any], Any], str, str]
+_TIME, _SIZE, _TEXT = "a time", "an amount of memory", "text in one line"
+KEYS: dict[str, _Key] = {
+    "kind": (_word, "the kind of cluster", '"slurm"'),
+    "queue": (_word, "the name of a queue or partition", '"short"'),
+    "account": (_word, "the name of an account or project", '"physics"'),
+    "walltime": (_seconds, _TIME, '"1h"'),
+    "max_walltime": (_seconds, _TIME, '"24h"'),
+    "cores": (_whole(1), "a whole number, 1 or more", "8"),
+    "memory": (_bytes, _SIZE, '"16GB"'),
+    "processes": (_whole(1), "a whole number, 1 or more", "8"),
+    "min_workers": (_whole(0), "a whole number, 0 or more", "0"),
+    "max_workers": (_whole(1), "a whole number, 1 or more", "64"),
+    "max_jobs": (_whole(1), "a whole number, 1 or more", "20"),
+    "idle_timeout": (_seconds, _TIME, '"15m"'),
+    "max_hours": (_positive, "a number of hours", "24"),
+    "resources": (_line, _TEXT, '"select=1:ncpus=8:mem=16gb"'),
+    "parallel_environment": (_word, "the name of a parallel environment", '"smp"'),
+    "gpu_request": (_line, _TEXT, '"--gres=gpu:a100:{gpus}"'),
+    "disk": (_bytes, "an amount of disk", '"2GB"'),
+    "directives": (_lines, "a list of lines", '["--qos=normal"]'),
+    "prologue": (_lines, "a list of lines of shell", '["module load cuda"]'),
+    "environment": (_variables, "a table of variables", '{ NAME = "value" }'),
+    "interface": (_word, "the name of a network interface", '"ib0"'),
+    "python": (_line, "the path of an interpreter", '"/home/me/env/bin/python"'),
+    "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
+}
+_LOCAL = ("kind", "max_workers", "idle_timeout")
+# Keys that only some batch systems know.
+_OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}
+KEYS_OF: dict[str, Mapping[str, _Key]] = {
+    "local": {key: KEYS[key] for key in _LOCAL},
+    **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
+}
+# What people write who know the batch system.
+ALIASES = {
+    "partition": "queue",
+    "project": "account",
+    "time": "walltime",
+    "time_limit": "walltime",
+    "mem": "memory",
+    "cpus": "cores",
+    "ncpus": "cores",
+    "nthreads": "cores",
+    "pe": "parallel_environment",
+    "workers": "max_workers",
+    "nodes": "max_jobs",
+    "jobs": "max_jobs",
+    "job_extra_directives": "directives",
+    "job_script_prologue": "prologue",
+    "env": "environment",
+    "resource_spec": "resources",
+    "gres": "gpu_request",
+}
+_FIELDS = {one.name for one in dataclasses.fields(Profile)} - {"name"}
+if set(KEYS) != _FIELDS:  # two lists of the same names
+    raise AssertionError(sorted(set(KEYS) ^ _FIELDS))

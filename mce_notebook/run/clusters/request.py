@@ -1,0 +1,190 @@
+"""What is asked of a batch system for one job: a profile and what a sweep needs, worked out."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mce_notebook.errors import ProfileError
+from mce_notebook.run.clusters.profiles import MIN_WALLTIME, Profile
+
+# Per slot, where neither the profile nor the sweep says anything (bytes).
+DEFAULT_MEMORY = 2 * 10**9
+# The Dask worker and the imports of a slot, on top of what a point may use (bytes).
+OVERHEAD = 300 * 10**6
+# A job that has to hold a point of `--timeout` gets this much longer, to come up and to leave (seconds).
+SPARE_SECONDS = 120.0
+# Before its walltime ends a job takes no more blocks, and what still runs is stopped in time to be reported (seconds).
+LEAVE_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One job, resolved: nothing is left to defaults but the batch system's own.
+
+    Parameters
+    ----------
+    profile : str
+        Name of the profile.
+    kind : str
+        Batch system.
+    cores, memory, gpus : int
+        Of the job.
+    processes : int
+        Slots in the job.
+    slot_cores : int
+        Cores of one slot.
+    slot_memory : int
+        Bytes one slot may use.
+    walltime : float
+        Seconds.
+    others
+        As in `Profile`.
+    """
+
+    profile: str
+    kind: str
+    cores: int
+    memory: int
+    gpus: int
+    processes: int
+    slot_cores: int
+    slot_memory: int
+    walltime: float
+    queue: str | None = None
+    account: str | None = None
+    resources: str | None = None
+    parallel_environment: str | None = None
+    gpu_request: str | None = None
+    disk: int = 10**9
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    interface: str | None = None
+    python: str = ""
+    folder: str = ""
+    min_workers: int = 0
+    max_workers: int = 1
+    max_jobs: int | None = None
+    max_hours: float = 72.0
+
+    @property
+    def leave(self) -> float:
+        """Seconds before the end of the walltime from which a job takes no more blocks."""
+        return min(LEAVE_SECONDS, 0.2 * self.walltime)
+
+    @property
+    def stop(self) -> float:
+        """Seconds before the end of the walltime at which a point that still runs is stopped."""
+        return min(STOP_SECONDS, 0.1 * self.walltime)
+
+    def to_json(self) -> str:
+        """Return it as text, the same for equal requests."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "JobRequest":
+        """Return the request `to_json` wrote."""
+        record: dict[str, Any] = json.loads(text)
+        known = {one.name for one in fields(cls)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def resolve(
+    profile: Profile, *, cores: int = 1, gpus: int = 0, memory: int | None = None, timeout: float | None = None
+) -> JobRequest:
+    """Return the job that holds slots of `cores` cores, `gpus` GPUs and `memory` bytes, and points of `timeout` seconds.
+
+    Raises
+    ------
+    ProfileError
+        If no job of the profile can hold that.
+    """
+    slots = _processes(profile, cores, gpus)
+    whole = profile.cores if profile.cores is not None else cores * slots
+    if memory is not None:
+        total = slots * (memory + OVERHEAD)
+        if profile.memory is not None and memory + OVERHEAD > profile.memory:
+            raise ProfileError(
+                f"A job of {profile.name} has {_size(profile.memory)}, and --memory {_size(memory)} with "
+                f"{_size(OVERHEAD)} for the worker needs more; raise memory in the profile or lower --memory."
+            )
+    else:
+        total = profile.memory if profile.memory is not None else slots * (DEFAULT_MEMORY + OVERHEAD)
+    if memory is not None and profile.memory is not None and total > profile.memory:
+        # Fewer slots in a job, each with what it was promised.
+        slots = max(1, profile.memory // (memory + OVERHEAD))
+        total = profile.memory
+    each = memory if memory is not None else max(total // slots - OVERHEAD, total // (2 * slots))
+    return JobRequest(
+        profile=profile.name,
+        kind=profile.kind,
+        cores=whole,
+        memory=total,
+        gpus=gpus * slots,
+        processes=slots,
+        slot_cores=cores,
+        slot_memory=each,
+        walltime=_walltime(profile, timeout),
+        **{name: getattr(profile, name) for name in _COPIED},
+    )
+
+
+_COPIED = (
+    "queue",
+    "account",
+    "resources",
+    "parallel_environment",
+    "gpu_request",
+    "disk",
+    "directives",
+    "prologue",
+    "environment",
+    "interface",
+    "python",
+    "folder",
+    "min_workers",
+    "max_workers",
+    "max_jobs",
+    "max_hours",
+)
+
+
+def _processes(profile: Profile, cores: int, gpus: int) -> int:
+    if gpus:
+        # The batch system tells a job its devices; slots that share a job would have to divide them.
+        if profile.cores is not None and cores > profile.cores:
+            raise _too_many(profile, cores)
+        return 1
+    if profile.cores is None:
+        return profile.processes or 1
+    fitting = profile.cores // cores
+    if not fitting:
+        raise _too_many(profile, cores)
+    return min(profile.processes or fitting, fitting)
+
+
+def _too_many(profile: Profile, cores: int) -> ProfileError:
+    return ProfileError(
+        f"A job of {profile.name} has {profile.cores} cores, and --cores {cores} needs more; raise cores in the "
+        "profile or lower --cores."
+    )
+
+
+def _walltime(profile: Profile, timeout: float | None) -> float:
+    needed = max(profile.walltime, MIN_WALLTIME)
+    if timeout is not None and timeout + SPARE_SECONDS > needed:
+        needed = timeout + SPARE_SECONDS
+    if profile.max_walltime is not None and needed > profile.max_walltime:
+        raise ProfileError(
+            f"--timeout {timeout:g} s with {SPARE_SECONDS:g} s to come up and leave does not fit max_walltime of "
+            f"{profile.name}, {profile.max_walltime:g} s; lower --timeout or raise max_walltime."
+        )
+    return float(math.ceil(needed))
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:g} GB"
