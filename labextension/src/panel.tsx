@@ -21,7 +21,7 @@ import { useState } from 'preact/hooks';
 
 import { COMMANDS } from './commands';
 import { experimentsIcon } from './icons';
-import { busy, detail, filtered, shares, sorted, stateText } from './listing';
+import { aside, busy, detail, filtered, shares, sorted, stateText } from './listing';
 import { ILive } from './live';
 import { PreactWidget } from './preactWidget';
 import { SETTINGS } from './settings';
@@ -92,7 +92,7 @@ function Item({ sweep, acts, folder }: { sweep: Summary; acts: Acts; folder: boo
       >
         <span class="mce-item-title">
           <span class="mce-item-name">{sweep.name}</span>
-          <span class="mce-item-state">{stateText(sweep)}</span>
+          <span class="mce-item-state">{aside(sweep)}</span>
         </span>
         <span class="mce-bar" aria-hidden="true">
           <span class="mce-bar-known" style={{ width: `${known * 100}%` }} />
