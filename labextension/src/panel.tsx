@@ -94,9 +94,12 @@ function Item({ sweep, acts, folder }: { sweep: Summary; acts: Acts; folder: boo
           <span class="mce-item-name">{sweep.name}</span>
           <span class="mce-item-state">{aside(sweep)}</span>
         </span>
-        <span class="mce-bar" aria-hidden="true">
-          <span class="mce-bar-known" style={{ width: `${known * 100}%` }} />
-          <span class="mce-bar-failed" style={{ width: `${failed * 100}%` }} />
+        <span class="mce-item-bar" aria-hidden="true">
+          <span class="mce-item-known" style={{ width: `${known * 100}%` }} />
+          <span
+            class="mce-item-failed"
+            style={{ left: `${(known - failed) * 100}%`, width: `${failed * 100}%` }}
+          />
         </span>
         <span class="mce-item-detail">{detail(sweep)}</span>
         {sweep.message && !['running', 'done'].includes(sweep.state) ? (
@@ -162,7 +165,7 @@ function Empty({ commands }: { commands: CommandRegistry }): VNode {
       </p>
       <button
         type="button"
-        class="mce-button"
+        class="mce-panel-button"
         disabled={!commands.hasCommand('mce:sweep-cell') || !commands.isEnabled('mce:sweep-cell')}
         onClick={() => void commands.execute('mce:sweep-cell')}
       >
