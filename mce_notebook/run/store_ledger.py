@@ -145,6 +145,8 @@ class StoreLedger:
                 self._open()
 
     def _open(self) -> None:
+        if self._replaced():
+            raise UnknownSweep(f"The folder of the sweep {self.name!r} was moved or deleted.")
         me = Process.current()
         self._epoch = claim_epoch(
             self._sweep.paths,
