@@ -245,7 +245,7 @@ def _declare_again(sweep: SweepStore, declaration: Declaration, written: _Writte
 
 def _sign_again(plan: Draft, sweep: SweepStore, latest: Declaration) -> None:
     # Whoever runs the cell vouches for its code, so code of the same experiment that somebody else left is replaced.
-    if plan.todo.any() and not bundle.trusted(sweep.code_folder(latest.code)):
+    if plan.todo.any() and not bundle.trusted(sweep.code_folder(latest.code), sweep.paths.objects):
         packed = bundle.pack(plan.proposal.experiment, plan.declaration.grid, sweep.write_object)
         sweep.replace_code(latest.code, packed.files)
 

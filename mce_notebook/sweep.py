@@ -12,6 +12,7 @@ from mce_notebook.launch import Proposal, launch
 from mce_notebook.preview import confirm
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.roots import remember_root
 
 __all__ = ["Sweep", "declare_cell", "open", "sweep", "sweeps"]
 
@@ -144,7 +145,10 @@ def open(name: str, store: str | Path | None = None) -> Sweep:
     UnknownSweep
         If there is none, with the names there are.
     """
-    return Sweep(Store(_root(store)).sweep(name))
+    found = Store(_root(store))
+    handle = Sweep(found.sweep(name))
+    remember_root(found.root)
+    return handle
 
 
 def sweeps(store: str | Path | None = None) -> list[Sweep]:

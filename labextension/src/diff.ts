@@ -87,7 +87,8 @@ export function folded(rows: Row[], around = 3): (Row | null)[] {
   );
   const shown: (Row | null)[] = [];
   rows.forEach((row, at) => {
-    if (near[at]) {
+    // One line left out saves nothing.
+    if (near[at] || (near[at - 1] && near[at + 1])) {
       shown.push(row);
     } else if (shown.length === 0 || shown[shown.length - 1] !== null) {
       shown.push(null);

@@ -62,10 +62,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ) => {
     editors.addExtension({
       name: 'mce-notebook:highlight',
+      // A new cell is of no language until its kernel has answered; markdown is none, and files have no magic lines.
       factory: options =>
-        /python/i.test(options.model?.mimeType ?? '')
-          ? EditorExtensionRegistry.createImmutableExtension(highlighting())
-          : null
+        /markdown|gfm/i.test(options.model.mimeType) || !options.inline
+          ? null
+          : EditorExtensionRegistry.createImmutableExtension(highlighting())
     });
     void settings?.load(SETTINGS).then(loaded => {
       const apply = () => {

@@ -49,7 +49,12 @@ export function stateText(sweep: Summary): string {
   return sweep.state === 'queued' ? 'waiting' : sweep.state;
 }
 
-/** The line below a sweep's name: how far, what went wrong, how long it takes. */
+/** The words beside a sweep's name: how long it takes, or its state. */
+export function aside(sweep: Summary): string {
+  return (sweep.state === 'running' && left(sweep.eta)) || stateText(sweep);
+}
+
+/** The line below a sweep's name: how far it is, and what went wrong. */
 export function detail(sweep: Summary): string {
   const parts = [points(sweep.known, sweep.total)];
   if (failures(sweep) > 0) {
@@ -57,11 +62,6 @@ export function detail(sweep: Summary): string {
   }
   if (sweep.counts.stale > 0) {
     parts.push(`${integer(sweep.counts.stale)} stale`);
-  }
-  if (sweep.state === 'running') {
-    parts.push(left(sweep.eta) || 'estimating');
-  } else if (sweep.state !== 'done') {
-    parts.push(stateText(sweep));
   }
   return parts.join(' · ');
 }
@@ -77,15 +77,10 @@ export function shares(sweep: Summary): { known: number; failed: number } {
 
 /** What the status bar says. */
 export function statusText(listing: Listing): string {
-  const running = listing.sweeps.filter(active);
-  if (running.length === 0) {
-    return '';
-  }
-  const known = running.reduce((sum, one) => sum + one.known, 0);
-  const total = running.reduce((sum, one) => sum + one.total, 0);
-  // The last point is not done while it says running.
-  const percent = Math.min(99, Math.floor((100 * known) / Math.max(1, total)));
-  return `${running.length} running, ${percent} %`;
+  const running = listing.sweeps.filter(one => one.state === 'running').length;
+  const waiting = listing.sweeps.filter(one => one.state === 'queued').length;
+  const parts = [running ? `${running} running` : '', waiting ? `${waiting} waiting` : ''];
+  return parts.filter(Boolean).join(', ');
 }
 
 /** Sweeps that run on a cluster now, by name. */

@@ -21,7 +21,7 @@ import { useState } from 'preact/hooks';
 
 import { COMMANDS } from './commands';
 import { experimentsIcon } from './icons';
-import { busy, detail, filtered, shares, sorted, stateText } from './listing';
+import { aside, busy, detail, filtered, shares, sorted, stateText } from './listing';
 import { ILive } from './live';
 import { PreactWidget } from './preactWidget';
 import { SETTINGS } from './settings';
@@ -92,11 +92,14 @@ function Item({ sweep, acts, folder }: { sweep: Summary; acts: Acts; folder: boo
       >
         <span class="mce-item-title">
           <span class="mce-item-name">{sweep.name}</span>
-          <span class="mce-item-state">{stateText(sweep)}</span>
+          <span class="mce-item-state">{aside(sweep)}</span>
         </span>
-        <span class="mce-bar" aria-hidden="true">
-          <span class="mce-bar-known" style={{ width: `${known * 100}%` }} />
-          <span class="mce-bar-failed" style={{ width: `${failed * 100}%` }} />
+        <span class="mce-item-bar" aria-hidden="true">
+          <span class="mce-item-known" style={{ width: `${known * 100}%` }} />
+          <span
+            class="mce-item-failed"
+            style={{ left: `${(known - failed) * 100}%`, width: `${failed * 100}%` }}
+          />
         </span>
         <span class="mce-item-detail">{detail(sweep)}</span>
         {sweep.message && !['running', 'done'].includes(sweep.state) ? (
@@ -162,7 +165,7 @@ function Empty({ commands }: { commands: CommandRegistry }): VNode {
       </p>
       <button
         type="button"
-        class="mce-button"
+        class="mce-panel-button"
         disabled={!commands.hasCommand('mce:sweep-cell') || !commands.isEnabled('mce:sweep-cell')}
         onClick={() => void commands.execute('mce:sweep-cell')}
       >

@@ -39,11 +39,12 @@ export interface Way {
 export function ways(rewrite: Rewrite): Way[] {
   const found: Way[] = [];
   if (rewrite.ok && rewrite.cell !== null) {
-    found.push({ title: 'As it is', cell: rewrite.cell });
+    found.push({ title: 'As it is', cell: rewrite.cell.trimEnd() });
   } else if (rewrite.error?.cell) {
-    found.push({ title: 'With the change below', cell: rewrite.error.cell });
+    found.push({ title: 'With the change below', cell: rewrite.error.cell.trimEnd() });
   }
-  for (const { title, cell } of rewrite.offers) {
+  for (const { title, cell: offered } of rewrite.offers) {
+    const cell = offered.trimEnd();
     if (cell && !found.some(one => one.cell === cell)) {
       found.push({ title, cell });
     }

@@ -11,6 +11,7 @@ The folder of a bundle holds::
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import mmap
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from mce_notebook.declare import contents, pickles, signing
 from mce_notebook.declare.experiment import Experiment
@@ -152,7 +153,7 @@ def load(folder: Path, objects: Path, *, stay: bool = True) -> tuple[Experiment,
     prefix = f"{MODULES}/"
     texts = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     sources = Sources(SnapshotFinder(folder / MODULES, texts), texts)
-    buffers = [_map(objects / entry["digest"], entry["size"]) for entry in manifest["buffers"]]
+    buffers = [_map(objects, entry["digest"], entry["size"]) for entry in manifest["buffers"]]
     if stay:
         sources.finder.install()
     with contextlib.nullcontext() if stay else sources.active():
@@ -166,15 +167,18 @@ def load(folder: Path, objects: Path, *, stay: bool = True) -> tuple[Experiment,
     return experiment, values
 
 
-def trusted(folder: Path) -> bool:
-    """Whether the bundle is there, signed by this user, and its files are those that were signed."""
+def trusted(folder: Path, objects: Path | None = None) -> bool:
+    """Whether the bundle is there, signed by this user, and its files are those that were signed.
+
+    With `objects`, the folder of the captured buffers, also whether these are there; what they hold is for `load`.
+    """
     try:
         manifest = signing.verified_manifest(folder)
         for name in manifest["files"]:
             signing.verified_file(folder, name, manifest)
     except UntrustedCode:
         return False
-    return True
+    return objects is None or all((objects / entry["digest"]).is_file() for entry in manifest["buffers"])
 
 
 def active(experiment: Experiment) -> contextlib.AbstractContextManager[None]:
@@ -199,11 +203,41 @@ def _imported(experiment: Experiment) -> list[str]:
         return sorted(name for name in experiment.module_values if name in sys.modules)
 
 
-def _map(path: Path, size: int) -> mmap.mmap:
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size != size:
-            raise UntrustedCode(f"{path} is not the buffer that was captured: it should have {size} bytes.")
+# Buffers that this process has verified: path, inode, time of the last change, size.
+_verified: set[tuple[str, int, int, int]] = set()
+
+
+def _map(objects: Path, digest: str, size: int) -> mmap.mmap:
+    path = objects / digest
+    try:
+        file = open(path, "rb")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise UntrustedCode(
+            f"A captured buffer, {path}, cannot be read ({error.strerror}); run the cell again, which writes it anew."
+        ) from error
+    with file:
+        _verify(file, path, digest, size)
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+
+
+def _verify(file: BinaryIO, path: Path, digest: str, size: int) -> None:
+    """Refuse a buffer that is not what the signed manifest says; a wrong value would go unnoticed into every outcome.
+
+    Read, not mapped, so that its pages do not count as memory of this process.
+    """
+    found = os.fstat(file.fileno())
+    seen = (str(path), found.st_ino, found.st_mtime_ns, found.st_size)
+    if seen in _verified:
+        return
+    if found.st_size != size:
+        raise UntrustedCode(f"{path} is not the buffer that was captured: it should have {size} bytes.")
+    told = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=len(digest) // 2)).hexdigest()  # type: ignore[arg-type]
+    if told != digest:
+        raise UntrustedCode(
+            f"{path} is damaged: what it holds is not what was captured, so nothing was computed with it. Delete the "
+            "file and run the cell again, which writes it anew."
+        )
+    _verified.add(seen)
 
 
 def _check_python(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 from mce_notebook.errors import SweepError, UnknownSweep, ViewError
 from mce_notebook.frontends.server_clusters import clusters
-from mce_notebook.store.catalog import remembered_roots
 from mce_notebook.store.layout import FOLDER, find_root
+from mce_notebook.store.roots import remembered_roots
 from mce_notebook.view.heatmap import Request
 from mce_notebook.view.live import Feed
 

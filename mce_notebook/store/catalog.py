@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
 from mce_notebook.store.folder import Bytes, Folder, LocalFolder
-from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name, roots_file
+from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name
+from mce_notebook.store.roots import remember_root
 
 if TYPE_CHECKING:
     from mce_notebook.store.declaration import Declaration
@@ -269,6 +270,7 @@ class SweepStore:
                 self.folder.create(self.paths.declaration(number), named.to_json(digests))
             except AlreadyExists:
                 continue
+            remember_root(self.paths.folder.parent)
             return number
 
     def _table(self, digest: str) -> Any:
@@ -451,21 +453,3 @@ class SweepStore:
         except (FileNotFoundError, ValueError):
             return {}
         return record
-
-
-def remember_root(root: Path) -> None:
-    """Remember a store for listings over all of them; a configuration that cannot be written is no reason to fail."""
-    known = remembered_roots()
-    if root in known:
-        return
-    with contextlib.suppress(StoreError, OSError):
-        LocalFolder().replace(roots_file(), json.dumps([str(one) for one in [*known, root]]).encode(), durable=False)
-
-
-def remembered_roots() -> list[Path]:
-    """List the stores this user has opened that still exist."""
-    try:
-        listed = json.loads(LocalFolder().read(roots_file()))
-        return [Path(text) for text in listed if Path(text).is_dir()]
-    except (FileNotFoundError, StoreError, ValueError, TypeError):
-        return []

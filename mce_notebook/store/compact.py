@@ -32,6 +32,8 @@ def compact(sweep: SweepStore, least: int = WORTHWHILE) -> int:
         What was compacted before stays.
     """
     done = 0
+    # Read first, to tell later whether the folder is still this sweep's.
+    mine = sweep.id
     for name in sweep.folder.names(sweep.paths.log):
         if name[:1] == "e" and name[1:].isdigit():
             epoch = int(name[1:])
@@ -39,11 +41,11 @@ def compact(sweep: SweepStore, least: int = WORTHWHILE) -> int:
             for entry in sorted(names):
                 stem, _, ending = entry.partition(".")
                 if ending == "closed" and stem.isdigit() and f"{stem}.compact.arrows" not in names:
-                    done += _compact(sweep, epoch, int(stem), least)
+                    done += _compact(sweep, mine, epoch, int(stem), least)
     return done
 
 
-def _compact(sweep: SweepStore, epoch: int, number: int, least: int) -> bool:
+def _compact(sweep: SweepStore, mine: str, epoch: int, number: int, least: int) -> bool:
     try:
         stated = json.loads(sweep.folder.read(sweep.paths.closed(epoch, number)))
         length, frames = int(stated["length"]), int(stated["frames"])
@@ -58,6 +60,9 @@ def _compact(sweep: SweepStore, epoch: int, number: int, least: int) -> bool:
     merged = [_merged(group) for group in _groups(found)]
     if len({head for head, _ in merged}) > 1:
         # One file, one schema; blocks of which only some were timed stay as they are.
+        return False
+    if SweepStore(sweep.paths, sweep.folder).id != mine:
+        # Moved meanwhile, and its name used again: these outcomes are not that sweep's.
         return False
     sweep.folder.replace(sweep.paths.compacted(epoch, number), b"".join([merged[0][0], *(body for _, body in merged)]))
     return True

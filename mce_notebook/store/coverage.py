@@ -46,6 +46,10 @@ class Known:
     generation: np.ndarray
     problems: list[str]
 
+    def writeable(self) -> "Known":
+        """Return the same with arrays that can be written to."""
+        return Known(self.status.copy(), self.stale.copy(), self.seconds.copy(), self.generation.copy(), self.problems)
+
 
 @dataclass(frozen=True)
 class Cover:
@@ -69,7 +73,7 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
     size = declaration.grid.size
     found = unknown(size)
     places = _Places(sweep, declaration)
-    standing = Standing(size)
+    standing: Standing | None = None
     for cover in covers(sweep, found.problems):
         if cover.big is not None and not is_there(sweep.paths.big, Payload.from_json(cover.big)):
             found.problems.append(f"{sweep.paths.big / cover.big[0]} is missing or short; its outcomes are lost")
@@ -80,19 +84,20 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
                 f"{sweep.paths.folder}: outcomes of declaration {cover.declaration}, which is missing"
             )
             continue
+        if standing is None:
+            standing, found = Standing(size), found.writeable()
         _enter(found, standing, cover, places.of(cover), cover.version == declaration.version, recency)
     return found
 
 
 def unknown(size: int) -> Known:
-    """Make the record that nothing is known of any of `size` points, as for a sweep that is new."""
-    return Known(
-        np.zeros(size, np.uint8),
-        np.zeros(size, bool),
-        np.zeros(size, np.float32),
-        np.full(size, -1, np.int32),
-        [],
-    )
+    """Make the record that nothing is known of any of `size` points, as for a sweep that is new.
+
+    Its arrays are read-only and take no memory, whatever their size.
+    """
+    said = (np.uint8(Status.PENDING), np.False_, np.float32(0), np.int32(-1))
+    status, stale, seconds, generation = (np.broadcast_to(one, size) for one in said)
+    return Known(status, stale, seconds, generation, [])
 
 
 def todo(found: Known, declaration: Declaration) -> np.ndarray:

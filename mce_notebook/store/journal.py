@@ -7,11 +7,13 @@ opens a new one, and a marker states the length that holds.
 """
 
 import contextlib
+import errno
 import json
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mce_notebook.errors import AlreadyExists, StoreError
@@ -56,6 +58,11 @@ def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
         return number
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
 @dataclass
 class _Segment:
     """An open file of the log; `length` is what is committed."""
@@ -93,6 +100,7 @@ class Journal:
         with told("opening the log"):
             paths.log_epoch(epoch).mkdir(parents=True, exist_ok=True)
             sync_folder(paths.log)
+            self._home = _identity(paths.log_epoch(epoch))
             self._make_reserve()
 
     def __enter__(self) -> "Journal":
@@ -138,6 +146,8 @@ class Journal:
             for head in list(self._open):
                 self._retire(head)
             self._sidecar.close()
+            if not self._here():
+                return
             self.paths.reserve(self.epoch).unlink(missing_ok=True)
             self._mark_closed()
             if not self._unmarked:
@@ -145,6 +155,17 @@ class Journal:
                     # Only spares readers a look for new segments.
                     data = json.dumps({"segments": self._next}).encode()
                     self._folder.create(self.paths.epoch_closed(self.epoch), data)
+
+    def _here(self) -> bool:
+        """Whether the folder of this epoch is where it was.
+
+        A sweep may be moved or deleted at any time, and its name used at once by another that has an epoch of the
+        same number: open files went along, but a file made by its path would land in that one.
+        """
+        try:
+            return _identity(self.paths.log_epoch(self.epoch)) == self._home
+        except OSError:
+            return False
 
     def _sort(self, frames: Sequence[Frame]) -> dict[bytes, _Segment]:
         touched: dict[bytes, _Segment] = {}
@@ -175,6 +196,8 @@ class Journal:
             self._retire(idle[0])
         segment.number = self._next
         path = self.paths.segment(self.epoch, segment.number)
+        if not self._here():
+            raise FileNotFoundError(errno.ENOENT, "the folder of the sweep was moved or deleted", str(path))
         segment.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         # Taken even when what follows fails: a number is never used twice.
         self._next += 1
@@ -214,6 +237,8 @@ class Journal:
             os.close(segment.descriptor)
 
     def _mark_closed(self) -> None:
+        if self._unmarked and not self._here():
+            return
         for number, (length, count) in list(self._unmarked.items()):
             data = json.dumps({"length": length, "frames": count}).encode()
             try:
@@ -227,7 +252,7 @@ class Journal:
 
     def _make_reserve(self) -> None:
         path = self.paths.reserve(self.epoch)
-        if path.exists():
+        if path.exists() or not self._here():
             return
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

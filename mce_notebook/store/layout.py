@@ -267,6 +267,6 @@ def config_folder() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "mce_notebook"
 
 
-def roots_file() -> Path:
-    """Locate the list of stores this user has opened."""
-    return config_folder() / "roots.json"
+def roots_folder() -> Path:
+    """Locate the entries of stores this user has opened."""
+    return config_folder() / "roots"

@@ -486,6 +486,43 @@ def test_a_buffer_of_another_size_is_refused(written: Written) -> None:
     refused(written)
 
 
+def test_a_captured_array_with_one_bit_changed_is_refused(written: Written) -> None:
+    big = np.zeros(200_000)
+
+    def point(n):
+        return big[n]
+
+    written.pack(from_function(point, ("n",)))
+    (path,) = written.objects.iterdir()
+    content = bytearray(path.read_bytes())
+    content[1_000_000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UntrustedCode, match="is damaged"):
+        bundle.load(written.code, written.objects)
+
+
+def test_captured_arrays_are_verified_once_per_process(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    big = np.ones(200_000)
+
+    def point(n):
+        return big[n]
+
+    written.pack(from_function(point, ("n",)))
+    assert bundle.trusted(written.code, written.objects)
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: read.append(1) or digest(*given))
+    for _ in range(3):
+        bundle.load(written.code, written.objects, stay=False)
+    assert len(read) == 1
+    (path,) = written.objects.iterdir()
+    path.unlink()
+    # So that the cell, run again, writes it anew.
+    assert not bundle.trusted(written.code, written.objects)
+    with pytest.raises(UntrustedCode, match="run the cell again"):
+        bundle.load(written.code, written.objects)
+
+
 # ---- loading beside other code
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from mce_notebook.declare.grid import Grid, grid, zipped
 from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
-from mce_notebook.store.catalog import Store, SweepStore, remember_root, remembered_roots
+from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.declaration import Declaration
-from mce_notebook.store.layout import Layout, find_root, roots_file
+from mce_notebook.store.layout import Layout, find_root
 
 
 def labels(design: Grid) -> list[tuple[object, ...]]:
@@ -319,19 +319,6 @@ def test_artifacts_are_found_by_point(sweep: SweepStore) -> None:
 
 
 # Roots
-
-
-def test_roots_are_remembered(store: Store, tmp_path: Path) -> None:
-    store.create("recovery", 1)
-    other = tmp_path / "other"
-    other.mkdir()
-    remember_root(other)
-    remember_root(other)
-    assert remembered_roots() == [store.root, other]
-    other.rmdir()
-    assert remembered_roots() == [store.root]
-    roots_file().write_text("rubbish")
-    assert remembered_roots() == []
 
 
 def test_a_configuration_that_cannot_be_written_is_no_reason_to_fail(

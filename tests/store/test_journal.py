@@ -324,3 +324,31 @@ def test_a_disk_that_really_is_full(small_disk: Path | None, tmp_path: Path, fra
         acknowledged += 1000
     journal.close()
     assert set(range(acknowledged)) <= set(seen(sweep))
+
+
+def test_a_writer_whose_sweep_was_moved_leaves_the_next_one_of_that_name_alone(
+    store: Store, sweep: SweepStore, frames: Make
+) -> None:
+    def claimed(target: SweepStore) -> Journal:
+        return Journal(target.paths, claim_epoch(target.paths, {"pid": os.getpid()}))
+
+    old = claimed(sweep)
+    old.append(frames(0, 10))
+    # As people do it the moment the result is there, while the host is about to close the log.
+    sweep.paths.folder.rename(sweep.paths.folder.with_name("kept"))
+    fresh = store.create("recovery", 43)
+    declaration = SweepStore(store.layout.sweep("kept")).latest()
+    assert declaration is not None
+    fresh.declare(declaration)
+    new = claimed(fresh)
+    assert (new.epoch, old.epoch) == (1, 1)
+    new.append(frames(0, 20))
+    with pytest.raises(StoreError):
+        # Another schema, hence another segment.
+        old.append(encode(Outcomes([1]), ("c",), declaration=1, ranges=[(30, 31)], meta={"version": "v1"}))
+    old.close()
+    assert fresh.folder.names(fresh.paths.log_epoch(1)) == ["000000.arrows", "coverage", "reserve"]
+    new.append(frames(20, 30))
+    new.close()
+    assert list(seen(fresh)) == list(range(30))
+    assert list(seen(SweepStore(store.layout.sweep("kept")))) == list(range(10))
