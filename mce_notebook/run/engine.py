@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import RunError, SweepError, UnknownSweep
+from mce_notebook.errors import ClusterError, RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
 from mce_notebook.run.shares import Shares
@@ -29,6 +30,8 @@ INTERRUPT_SECONDS = 0.2
 # How long blocks may take to end when the host has to leave.
 GRACE_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
+# What a slot of a cluster should have to do to be worth asking for.
+WORTH_SECONDS = 5.0
 
 UNREADABLE = "cannot read the store: "
 
@@ -94,6 +97,18 @@ class Engine:
     def busy(self) -> bool:
         """Whether blocks of this sweep are in the slots now."""
         return bool(self._flying)
+
+    def wanted(self, limit: int) -> int:
+        """Return how many slots the rest of this sweep could keep busy, `limit` at most."""
+        work = self._work
+        if work is None or self._order:
+            return min(limit, len(self._flying))
+        schedule = work.schedule
+        left = min(1, schedule.remaining) if work.serial else schedule.remaining
+        if schedule.pace.seconds is not None:
+            # A slot that had less to do than this would cost more to get than it gives.
+            left = min(left, math.ceil(schedule.remaining * schedule.pace.seconds / WORTH_SECONDS))
+        return min(limit, left + len(self._flying))
 
     def poke(self) -> None:
         """Look at once for new orders and declarations."""
@@ -222,7 +237,7 @@ class Engine:
             )
         except WorkerLost as error:
             log.warning("%s: %s", work.task.name, error)
-            self._take(work, [], work.schedule.vanished(job))
+            self._take(work, [], work.schedule.vanished(job, excused=error.excused))
         except asyncio.CancelledError:
             work.schedule.put_back(job)
             raise
@@ -275,6 +290,8 @@ class Engine:
             try:
                 await self._look()
                 await self._enforce()
+                if self._pool.refusal and not self._final:
+                    self._fail(ClusterError(self._pool.refusal))
                 if self.message.startswith(UNREADABLE):
                     self.message = ""
             except UnknownSweep as error:
@@ -423,7 +440,7 @@ class Engine:
             "failed": tally.failed,
             "total": tally.total,
             "rate": tally.rate(),
-            "message": self.message,
+            "message": self.message or self._pool.remark,
             "time": time.time(),
         }
         with contextlib.suppress(SweepError, OSError):

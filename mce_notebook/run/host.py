@@ -6,7 +6,9 @@ all. Whoever starts it can die; it ends by itself when it has had nothing to do 
 
 import asyncio
 import contextlib
+import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -31,6 +33,8 @@ log = logging.getLogger("mce_notebook.host")
 
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 15.0
+# No cluster has so many slots.
+MANY = 1_000_000
 
 
 @dataclass
@@ -122,6 +126,7 @@ class Host:
         self._bell = Doorbell(folder.socket, self._rung.set)
         self._counter = 0
         self._busy = time.monotonic()
+        self._until = self._busy + _lifetime(launch)
 
     async def run(self) -> None:
         """Serve until told to leave or idle for too long."""
@@ -159,6 +164,8 @@ class Host:
         start = await asyncio.to_thread(_starter, self.launch, self.folder)
         self._workers = await start(self._shares.changed)
         self._pool.inner = self._workers.pool
+        self._divide()
+        await self._workers.ready()
         self.state = "ready"
         self._beat()
         self._bell.ring()
@@ -178,11 +185,14 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
-            if self._running or self._taken or self.state == "starting" or any(self.inbox.requests()):
+            if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self.launch.idle:
                 log.info("idle for %g s: leaving", self.launch.idle)
                 self.idled = True
+                self._leaving.set()
+            if time.monotonic() > self._until:
+                self.message = "the cluster has lived for max_hours of its profile"
                 self._leaving.set()
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
@@ -211,6 +221,8 @@ class Host:
                 )
             except (OSError, ValueError, TypeError) as error:
                 log.warning("the other hosts cannot be seen: %s", error)
+        elif self._workers is not None:
+            self._workers.want(sum(running.engine.wanted(MANY) for running in self._running.values()))
         self._shares.changed()
 
     def _beat(self) -> None:
@@ -218,7 +230,7 @@ class Host:
         state = {
             "counter": self._counter,
             "state": self.state,
-            "message": self.message,
+            "message": self.message or self._pool.refusal or self._pool.remark,
             "pid": os.getpid(),
             "profile": self.launch.profile,
             "workers": self._pool.workers,
@@ -263,6 +275,11 @@ class Host:
         if request.verb == "shutdown":
             self._leaving.set()
             return "draining", None
+        if request.verb == "resize":
+            if self._workers is None:
+                raise HostError("The cluster is still starting; try again in a moment.")
+            self._workers.resize(int(request.body["workers"]))
+            return self.state, None
         if request.verb not in ("run", "resume", "pause", "cancel", "stop"):
             raise HostError(f"A host does not know the request {request.verb!r}.")
         ledger = await asyncio.to_thread(_ledger, request.body["store"], request.body["name"])
@@ -330,11 +347,20 @@ def _ledger(store: str, name: str) -> "StoreLedger":
 
 def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
     """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
-    if launch.profile != "local":
-        raise HostError(f"There is no cluster profile {launch.profile!r}; this version knows 'local'.")
+    if launch.job:
+        from mce_notebook.run.clusters.jobqueue import BatchWorkers
+        from mce_notebook.run.clusters.request import JobRequest
+
+        request = JobRequest.from_json(launch.job)
+        return lambda changed: BatchWorkers.start(request, folder, changed)
     from mce_notebook.run.clusters.local import LocalWorkers
 
     return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, changed)
+
+
+def _lifetime(launch: Launch) -> float:
+    """Seconds after which a host leaves whatever it does."""
+    return 3600.0 * float(json.loads(launch.job)["max_hours"]) if launch.job else math.inf
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mce_notebook.run.registry import HostFolder, read_json, write_json
 
-VERBS = ("run", "resume", "pause", "cancel", "stop", "shutdown")
+VERBS = ("run", "resume", "pause", "cancel", "stop", "shutdown", "resize")
 REPLY_SECONDS = 600.0
 _counter = itertools.count()
 

@@ -14,7 +14,25 @@ if TYPE_CHECKING:
 
 
 class WorkerLost(RunError):
-    """The worker died with the block; nothing of the block was recorded."""
+    """The worker died with the block; nothing of the block was recorded.
+
+    Parameters
+    ----------
+    message : str
+    worker : str
+        Name of the worker, empty where it is not known.
+    excused : bool
+        Whether it is known that no point did it.
+    """
+
+    def __init__(self, message: str, worker: str = "", excused: bool = False):
+        super().__init__(message, worker, excused)
+        self.message = message
+        self.worker = worker
+        self.excused = excused
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Pool(Protocol):
@@ -26,6 +44,14 @@ class Pool(Protocol):
 
     def loads(self) -> Mapping[str, int]:
         """Return how many blocks every slot has now, by its name."""
+
+    @property
+    def remark(self) -> str:
+        """What people should know who wait for blocks, such as why there are no slots; empty when all is well."""
+
+    @property
+    def refusal(self) -> str:
+        """Why there will be no slots; empty while there are or may be."""
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
@@ -57,6 +83,16 @@ class LatePool:
     def loads(self) -> Mapping[str, int]:
         """Return how many blocks every slot has now, by its name."""
         return self.inner.loads() if self.inner is not None else {}
+
+    @property
+    def remark(self) -> str:
+        """Pass on what `inner` has to say."""
+        return self.inner.remark if self.inner is not None else ""
+
+    @property
+    def refusal(self) -> str:
+        """Pass on what `inner` has to say."""
+        return self.inner.refusal if self.inner is not None else ""
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
@@ -98,6 +134,16 @@ class DaskPool:
         """Return how many blocks every worker has now, by its address."""
         return self._workers()
 
+    @property
+    def remark(self) -> str:
+        """Nothing: the workers of this machine come by themselves."""
+        return ""
+
+    @property
+    def refusal(self) -> str:
+        """Nothing, likewise."""
+        return ""
+
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
         memory: int | None, slot: str | None,
@@ -125,7 +171,8 @@ class DaskPool:
         try:
             result: BlockResult = await future
         except KilledWorker as error:
-            raise WorkerLost(f"The worker died with block {block.ranges[:1]}.") from error
+            name = str(getattr(error.last_worker, "name", ""))
+            raise WorkerLost(f"The worker died with block {block.ranges[:1]}.", name) from error
         except CancelledError as error:
             # Said by the scheduler when it forgot the task together with its worker.
             raise WorkerLost(f"The cluster dropped block {block.ranges[:1]}.") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mce_notebook.plan import Block, Plan
+from mce_notebook.run.walltime import hopeless, worn
 
 if TYPE_CHECKING:
     from mce_notebook.run.protocol import BlockResult
@@ -170,12 +171,18 @@ class Schedule:
             self._give_back(rest)
             return []
         if result.lost:
-            return self._lost(rest, result.killed_point)
+            return self._lost(rest, result.killed_point, result.reason)
         self._give_back(rest)
         return []
 
-    def vanished(self, job: Job) -> list[Verdict]:
-        """Take in that the worker died with `job`; return the points that are given up."""
+    def vanished(self, job: Job, *, excused: bool = False) -> list[Verdict]:
+        """Take in that the worker died with `job`; return the points that are given up.
+
+        With `excused`, it is known that no point did it: the batch system ended the worker's job.
+        """
+        if excused:
+            self.put_back(job)
+            return []
         del self.flying[job.number]
         return self._lost([job.block], None)
 
@@ -197,27 +204,29 @@ class Schedule:
             if block.count:
                 self.plan.give_back(block)
 
-    def _lost(self, rest: list[Block], point: int | None) -> list[Verdict]:
+    def _lost(self, rest: list[Block], point: int | None, reason: str = "") -> list[Verdict]:
         if point is not None:
             others = [part for block in rest for part in without(block, point)]
             self._give_back(others)
-            return self._blame(point)
+            return self._blame(point, reason)
         if len(rest) == 1 and rest[0].count == 1:
-            return self._blame(int(rest[0].indices()[0]))
+            return self._blame(int(rest[0].indices()[0]), reason)
         for block in rest:
             # Nobody knows which point it was: halves, down to one point should it go on.
             parts = block.split(block.count // 2) if block.count > 1 else (block,)
             self._suspects.extend(part for part in parts if part.count)
         return []
 
-    def _blame(self, point: int) -> list[Verdict]:
+    def _blame(self, point: int, reason: str = "") -> list[Verdict]:
         self._losses[point] = self._losses.get(point, 0) + 1
-        if self._losses[point] < LOST_TIMES:
+        told = hopeless(reason)
+        if self._losses[point] < LOST_TIMES and not told:
             self._suspects.append(single(point))
             return []
         self.outcomes += 1
         self.failures += 1
-        return [Verdict(point, f"its slot was killed (SIGKILL) {LOST_TIMES} times while computing it")]
+        told = told or worn(reason, LOST_TIMES)
+        return [Verdict(point, told or f"its slot was killed (SIGKILL) {LOST_TIMES} times while computing it")]
 
 
 def single(point: int) -> Block:

@@ -23,6 +23,7 @@ from mce_notebook.run.child import Child
 from mce_notebook.run.outcome import cut, failure_frames
 from mce_notebook.run.page import Phase, State
 from mce_notebook.run.protocol import BlockResult, Entering, Evaluate, Handed, Prefix, Refused, Report, Task
+from mce_notebook.run.walltime import Walltime
 from mce_notebook.store.frames import Failure, Frame
 
 __all__ = ["BlockResult", "Supervisor", "Task", "default_memory"]
@@ -61,6 +62,9 @@ class _Run:
     verdict: tuple[Status, str, str] | None = None
     blamed: State | None = None
     cancelled: bool = False
+    walltime: Walltime | None = None
+    # What is told of a block that was cut short by the walltime.
+    cut: str = ""
 
     def take(self, frames: list[Frame]) -> None:
         """Keep frames, or pass them on."""
@@ -113,6 +117,7 @@ class Supervisor:
         timeout: float | None = None,
         memory: int | None = None,
         on_frames: Callable[[list[Frame]], None] | None = None,
+        walltime: Walltime | None = None,
     ) -> BlockResult:
         """Evaluate a block in the slot; whatever happens there is told in the result.
 
@@ -130,9 +135,11 @@ class Supervisor:
             Bytes of physical memory the slot and its children may use; a share of the machine by default.
         on_frames : callable, optional
             Receives outcomes as they come, instead of `BlockResult.frames`.
+        walltime : Walltime, optional
+            Of the job this runs in: a point that still runs when it is over is stopped.
         """
         limit = memory if memory is not None else default_memory(task.cores)
-        run = _Run(task, block, each, budget, timeout, limit, on_frames)
+        run = _Run(task, block, each, budget, timeout, limit, on_frames, walltime=walltime)
         if self._pending is not None:
             self._pending.cancel()
         with self._busy:
@@ -219,6 +226,10 @@ class Supervisor:
             state = child.page.state()
             output = self._output(run, child, state)
             self._drop(child)
+            if run.cut:
+                start, _, where = self._victims(run, state)
+                point = int(run.block.indices()[start]) if where == "point" and start < run.block.count else None
+                return self._rest(run, reason=run.cut, lost=True, killed_point=point)
             if run.cancelled:
                 return self._rest(run, reason="cancelled")
             # A slot that died between two blocks (a thread of the last one, the machine) has nothing to do with this
@@ -287,6 +298,9 @@ class Supervisor:
             if child.page.state() == state:
                 run.verdict = (Status.TIMEOUT, "Timeout", f"timed out after {run.timeout:g} s")
                 run.blamed = state
+        elif run.walltime is not None and run.walltime.over:
+            run.cut = run.cut or run.walltime.cut(now - state.since if timed else 0.0)
+            child.kill()
         elif child.memory() > run.memory and child.exact_memory() > run.memory:
             run.verdict = (Status.KILLED, "MemoryLimit", f"exceeded the memory limit of {causes.size(run.memory)}")
             run.blamed = state if child.page.state() == state else None
@@ -448,6 +462,10 @@ def default_memory(cores: int) -> int:
     """Return the bytes one slot may use when nothing is said: its share of 90 % of the machine's memory."""
     import psutil
 
+    told = os.environ.get("MCE_SLOT_MEMORY", "")
+    if told.isdigit():
+        # Of a job: the machine may have far more than the job was given.
+        return int(told)
     total = int(psutil.virtual_memory().total)
     with contextlib.suppress(OSError, ValueError):
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -11,9 +11,12 @@ from mce_notebook.plan import Block
 from mce_notebook.run import processes
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
+from mce_notebook.run.walltime import Walltime
 
 _supervisors: dict[threading.Thread, Supervisor] = {}
 _guard = threading.Lock()
+# Where this worker runs in a job of a batch system.
+_walltime = Walltime.of_job()
 
 
 def run_block(
@@ -34,7 +37,22 @@ def run_block(
     memory : int or None
         Bytes one slot may use.
     """
-    return _supervisor().run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
+    if _walltime is None:
+        return _supervisor().run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
+    bounced = _walltime.bounce(block, _address())
+    if bounced is not None:
+        return bounced
+    result = _supervisor().run(
+        task, block, each=each, budget=budget, timeout=timeout, memory=memory, walltime=_walltime
+    )
+    _walltime.learn(result)
+    return result
+
+
+def _address() -> str:
+    from distributed import get_worker
+
+    return str(get_worker().address)
 
 
 def interrupt(store: str, name: str) -> bool:

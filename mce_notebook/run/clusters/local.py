@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster, Security, Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mce_notebook.run.budget import machine_cores
+from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.pool import DaskPool
 
 # How often to look for workers that are gone for good (seconds).
@@ -80,7 +81,7 @@ def _loads(scheduler: Any) -> dict[str, int]:
 
 
 @dataclass
-class LocalWorkers:
+class LocalWorkers(Workers):
     """The workers of this machine, from start to stop."""
 
     cluster: Any

@@ -1,0 +1,36 @@
+"""What a host needs of the workers of any kind of cluster."""
+
+from typing import Any
+
+from mce_notebook.errors import HostError
+
+
+class Workers:
+    """The workers of one cluster; what is here fits those that are simply there.
+
+    Attributes
+    ----------
+    pool : Pool
+        Their slots.
+    """
+
+    pool: Any
+
+    async def ready(self) -> None:
+        """Wait until a task has run."""
+
+    def want(self, slots: int) -> None:
+        """Say how many slots the sweeps of the host could use now."""
+
+    def resize(self, slots: int) -> None:
+        """Keep so many slots, no fewer and no more.
+
+        Raises
+        ------
+        HostError
+            If that cannot be chosen.
+        """
+        raise HostError("A local cluster has as many slots as its machine has cores; it cannot be resized.")
+
+    async def close(self) -> None:
+        """End them."""

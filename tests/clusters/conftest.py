@@ -1,0 +1,134 @@
+"""Batch systems for tests, real ones, on this machine. They are never skipped: what is missing is a failure."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mce_notebook.declare.environment import config_folder
+from mce_notebook.run.client import hosts
+
+HERE = Path(__file__).parent
+
+
+def run(*command: str, **options: Any) -> str:
+    """Run a command; its output."""
+    done = subprocess.run(command, text=True, capture_output=True, timeout=120, check=False, **options)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, what or f"not within {seconds:g} s"
+        time.sleep(0.05)
+    return found
+
+
+def free_port(count: int = 1) -> int:
+    """The first of so many ports that nobody listens on."""
+    for first in range(18_800, 28_000, count):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Slurm of four nodes with eight cores each, said to be; its configuration file."""
+    root = tmp_path_factory.mktemp("slurm") / "s"
+    first = free_port(8)
+    environment = {
+        **os.environ,
+        "SLURM_ROOT": str(root),
+        "SLURM_CTL_PORT": str(first),
+        "SLURM_D_PORT": str(first + 1),
+    }
+    before = os.environ.get("SLURM_CONF")
+    log = tmp_path_factory.mktemp("slurm-log") / "up"
+    try:
+        # Into a file: daemons keep a pipe open.
+        with log.open("w") as file:
+            done = subprocess.run(
+                [str(HERE / "slurm.sh"), "up"], env=environment, stdout=file, stderr=file, timeout=90, check=False
+            )
+        assert done.returncode == 0, log.read_text()
+        os.environ["SLURM_CONF"] = str(root / "slurm.conf")
+        yield root / "slurm.conf"
+    finally:
+        subprocess.run([str(HERE / "slurm.sh"), "down"], env=environment, timeout=60, check=False)
+        os.environ.pop("SLURM_CONF", None)
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Path]:
+    """The folder that host and nodes share."""
+    folder = Path("/tmp") / f"mce-shared-{os.getpid()}"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Profiles:
+    """The user's own file of profiles."""
+
+    def __init__(self, shared: Path):
+        self.shared = shared
+        self.tables: dict[str, dict[str, Any]] = {}
+
+    def set(self, name: str, **values: Any) -> str:
+        """Add a profile that workers on this machine can use."""
+        self.tables[name] = {"interface": "lo", "folder": str(self.shared), "idle_timeout": "10m", **values}
+        lines = [
+            f"[{table}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in found.items())
+            for table, found in self.tables.items()
+        ]
+        config_folder().mkdir(parents=True, exist_ok=True)
+        (config_folder() / "clusters.toml").write_text("\n\n".join(lines) + "\n")
+        return name
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.fixture(scope="session")
+def profiles(shared: Path, runtime: Path) -> Iterator[Profiles]:
+    yield Profiles(shared)
+    (config_folder() / "clusters.toml").unlink(missing_ok=True)
+
+
+def jobs() -> dict[str, str]:
+    """Jobs of Slurm that are not over, by id: their states."""
+    lines = run("squeue", "-h", "-o", "%i %T").splitlines()
+    return dict(line.split() for line in lines)
+
+
+@pytest.fixture
+def queue(slurm: Path) -> Iterator[Callable[[], dict[str, str]]]:
+    """What is in Slurm's queue; every host but those of `warm` profiles ends with the test, and its jobs too."""
+    yield jobs
+    for host in hosts():
+        launch = host.folder.launch()
+        if launch is not None and launch.job and launch.profile != "warm":
+            os.kill(host.process.pid, signal.SIGTERM)
+            until(lambda: not host.alive(), 30, "the host did not leave")
