@@ -132,3 +132,5 @@ def queue(slurm: Path) -> Iterator[Callable[[], dict[str, str]]]:
         if launch is not None and launch.job and launch.profile != "warm":
             os.kill(host.process.pid, signal.SIGTERM)
             until(lambda: not host.alive(), 30, "the host did not leave")
+            # Shown by pytest when the test failed.
+            print(host.folder.log.read_text())

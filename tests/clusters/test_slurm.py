@@ -1,6 +1,8 @@
 """A real Slurm of four nodes: sweeps on it, and everything that may happen to jobs."""
 
-import time
+import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 import mce_notebook as mce
-from tests.clusters.conftest import Profiles
+from mce_notebook.errors import SweepStopped
+from mce_notebook.run.client import HostHandle, hosts
+from tests.clusters.conftest import Profiles, run, until
 
 pytestmark = pytest.mark.timeout(180)
 Queue = Callable[[], dict[str, str]]
@@ -34,9 +38,136 @@ def warm(slurm: Path, profiles: Profiles) -> str:
 
 
 def test_a_sweep_runs_on_slurm_and_its_bits_are_those_of_this_machine(root: Path, warm: str, queue: Queue) -> None:
-    there = mce.sweep(noise, n=[3, 5, 7], replicates=4, on=warm, name="there", block=True).dataset
-    here = mce.sweep(noise, n=[3, 5, 7], replicates=4, on="inline", name="there", seed=None, store=root / "b").dataset
+    there = mce.sweep(noise, n=[3, 5, 7], replicates=4, on=warm, name="there").result()
+    here = mce.sweep(noise, n=[3, 5, 7], replicates=4, on="inline", name="there", store=root / "b").result()
     assert there["noise"].values.tobytes() == here["noise"].values.tobytes()
     assert np.isfinite(there["noise"].values).all()
-    nodes: Any = mce.sweep(where, x=range(8), on=warm, name="where", block=True).dataset["where"].values
+    nodes: Any = mce.sweep(where, x=range(8), on=warm, name="where").result()["where"].values
     assert set(nodes) <= {"n1", "n2", "n3", "n4"}
+
+
+def slow(x: int) -> int:
+    import time
+
+    time.sleep(0.5)
+    return x * x
+
+
+def long(x: int) -> int:
+    import time
+
+    time.sleep(600 if x == 3 else 0.2)
+    return x
+
+
+def host_of(profile: str) -> HostHandle:
+    (found,) = (host for host in hosts() if (launch := host.folder.launch()) and launch.profile == profile)
+    return found
+
+
+def rows(host: HostHandle) -> list[dict[str, Any]]:
+    return list(json.loads((host.folder.path / "nodes.json").read_text()))
+
+
+def test_a_running_job_is_cancelled_and_a_node_goes_down_and_nothing_is_lost(
+    root: Path, warm: str, queue: Queue
+) -> None:
+    handle = mce.sweep(slow, x=range(60), on=warm)
+    first = until(lambda: {job for job, state in queue().items() if state == "RUNNING"}, 60)
+    until(lambda: handle.progress.done > 4, 60)
+    victim = first.pop()
+    run("scancel", victim)
+    until(lambda: len({job for job, state in queue().items() if state == "RUNNING"} - {victim}) == 2, 60)
+    node = run("squeue", "-h", "-j", max(queue(), key=int), "-o", "%N")
+    run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        values = handle.result()["slow"].values
+    finally:
+        run("scontrol", "update", f"nodename={node}", "state=resume")
+    assert values.tolist() == [x * x for x in range(60)]
+    assert handle.progress.failed == handle.progress.killed == 0
+    names = run("squeue", "-h", "-t", "all", "-o", "%j").splitlines()
+    assert len(set(names)) == len(names), "a name was used twice"
+
+
+def test_jobs_come_and_go_with_the_work(warm: str, queue: Queue) -> None:
+    # After the tests above: nobody wants anything of this host any more.
+    until(lambda: not queue(), 60, "idle jobs were kept")
+    assert host_of(warm).alive()
+
+
+def test_a_refusal_stops_the_sweep_with_the_words_of_sbatch(root: Path, profiles: Profiles, queue: Queue) -> None:
+    handle = mce.sweep(slow, x=[1, 2], on=profiles.set("nosuch", kind="slurm", queue="nosuch"))
+    progress = handle.wait(60)
+    assert progress.state == "stopped"
+    assert "invalid partition specified: nosuch" in progress.message
+    with pytest.raises(SweepStopped, match="nosuch"):
+        handle.result()
+
+
+def test_jobs_that_wait_say_why_are_replaced_when_cancelled_and_end_with_their_host(
+    root: Path, profiles: Profiles, queue: Queue
+) -> None:
+    handle = mce.sweep(slow, x=range(9), on=profiles.set("shut", kind="slurm", queue="closed", max_jobs=2))
+    until(lambda: "PartitionDown" in handle.progress.message, 60)
+    assert "2 jobs wait in the queue: PartitionDown (the partition is down" in handle.progress.message
+    before = set(queue())
+    run("scancel", *before)
+    until(lambda: len(queue()) == 2 and not before & set(queue()), 20, "cancelled jobs were not replaced")
+    host = host_of("shut")
+    assert [row["state"] for row in until(lambda: len(rows(host)) == 2 and rows(host), 10)] == ["waiting"] * 2
+    os.kill(host.process.pid, signal.SIGTERM)
+    until(lambda: not host.alive(), 30)
+    assert not queue()
+    assert handle.progress.state == "interrupted"
+
+
+def test_a_host_that_was_killed_leaves_nothing_behind_once_the_next_one_comes(
+    root: Path, profiles: Profiles, queue: Queue
+) -> None:
+    profile = profiles.set("fragile", kind="slurm", max_workers=3, directives=["--begin=now+600"])
+    handle = mce.sweep(slow, x=range(9), on=profile)
+    before = until(lambda: len(queue()) == 3 and set(queue()), 60)
+    os.kill(host_of(profile).process.pid, signal.SIGKILL)
+    until(lambda: handle.progress.state == "interrupted", 30)
+    handle.resume()
+    until(lambda: len(queue()) == 3 and not before & set(queue()), 60, "jobs of the dead host are still there")
+
+
+def test_fewer_slots_than_asked_for_are_used_and_told(root: Path, profiles: Profiles, queue: Queue) -> None:
+    handle = mce.sweep(slow, x=range(30), on=profiles.set("pair", kind="slurm", queue="pair", max_workers=12))
+    until(lambda: handle.progress.message.startswith("2 slots; "), 100, handle.progress.message)
+    assert "10 jobs wait in the queue: " in handle.progress.message
+    assert handle.result()["slow"].values.tolist() == [x * x for x in range(30)]
+    assert handle.progress.message == ""
+
+
+def test_points_outlive_the_walltime_of_jobs_or_are_reported(root: Path, profiles: Profiles, queue: Queue) -> None:
+    profile = profiles.set("short", kind="slurm", walltime="30s", max_workers=2)
+    handle = mce.sweep(long, x=range(6), on=profile, order="listed")
+    known = handle.wait(150)
+    assert known.state == "done", known
+    assert (known.done, known.killed) == (5, 1)
+    assert handle.dataset["long"].values[[0, 1, 2, 4, 5]].tolist() == [0, 1, 2, 4, 5]
+    (cause,) = handle.failures.causes
+    assert "did not end within the walltime" in cause
+
+
+def test_a_python_without_our_packages_is_refused_with_what_to_do(
+    root: Path, profiles: Profiles, queue: Queue
+) -> None:
+    handle = mce.sweep(slow, x=[1, 2], on=profiles.set("other", kind="slurm", python="/usr/bin/python3"))
+    progress = handle.wait(60)
+    assert progress.state == "stopped"
+    assert "The Python of the jobs, /usr/bin/python3 on " in progress.message
+    assert "distributed missing instead of" in progress.message
+    assert "Set `python` in the profile" in progress.message
+
+
+def test_a_job_that_dies_at_once_is_told_with_its_last_words(root: Path, profiles: Profiles, queue: Queue) -> None:
+    handle = mce.sweep(
+        slow, x=[1, 2], on=profiles.set("dying", kind="slurm", prologue=["echo no such module >&2", "exit 3"])
+    )
+    progress = handle.wait(60)
+    assert progress.state == "stopped"
+    assert "A job ended before its worker came up: no such module" in progress.message

@@ -141,6 +141,9 @@ class UnsteadyPool:
     hook: Callable[[], None] | None = None
     error: Exception | None = None
 
+    remark = ""
+    refusal = ""
+
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
 

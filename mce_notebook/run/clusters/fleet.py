@@ -28,12 +28,16 @@ SPARE_SECONDS = 15.0
 GRACE_SECONDS = 5.0
 # So many refusals or still-born jobs in a row, with no slot working, and the cluster gives up.
 PATIENCE = 2
+# Jobs that vanish from the queue without a trace are replaced so often in a row.
+VANISHED_TIMES = 30
 # The batch system's limit on jobs is tried again after this long (seconds).
 RETRY_SECONDS = 60.0
 # Submissions in one round, and at a time: a controller is shared by everybody.
 BURST, TOGETHER = 40, 4
 # How long the death of a worker waits for the batch system to explain it (seconds).
 EXPLAIN_SECONDS = 12.0
+# The word for the end of a job that is not listed any more and that nobody knows anything of.
+GONE = "gone"
 
 # A job that runs has this long to bring its workers, and to get back those it lost (seconds).
 START_SECONDS, LOST_SECONDS = 180.0, 30.0
@@ -147,6 +151,7 @@ class Fleet:
         self._clock = clock
         self._number = 0
         self._failures = 0
+        self._vanished = 0
         self._words = ""
         self._limit: int | None = None
         self._limit_until = 0.0
@@ -200,7 +205,7 @@ class Fleet:
         if job is not None:
             job.workers.add(address)
             job.arrived = job.idle = self._clock()
-            self._failures, self._words = 0, ""
+            self._failures, self._vanished, self._words = 0, 0, ""
 
     def left(self, address: str) -> None:
         """Take in that a worker is gone; its job is looked at soon."""
@@ -269,7 +274,8 @@ class Fleet:
             if found is None:
                 if job.seen is None and now - job.submitted < GRACE_SECONDS:
                     continue
-                found = await self._backend.last(job.id) or Seen(ENDED, "gone")
+                found = await self._backend.last(job.id) or Seen(ENDED, GONE)
+            job.began = job.began or (now if found.state == RUNNING else 0.0)
             job.seen = found
             if found.state == ENDED:
                 await self._bury(job)
@@ -280,7 +286,6 @@ class Fleet:
 
     async def _check(self, job: Job, now: float) -> None:
         """Give up a job that runs without its workers: cut off, or never able to reach us."""
-        job.began = job.began or now
         if job.workers or now - max(job.began, job.idle) < (LOST_SECONDS if job.arrived else START_SECONDS):
             return
         why = "lost its workers" if job.arrived else f"brought no worker within {START_SECONDS:g} s"
@@ -300,6 +305,11 @@ class Fleet:
         if job.arrived or job.leaving or job.seen.word in ("CANCELLED", "PREEMPTED"):
             return
         words, final = self._backend.words(job.name, job.id)
+        if job.seen.word == GONE and not (job.began or words):
+            # It never began, as far as anybody knows: cancelled while it waited. But not for ever.
+            self._vanished += 1
+            if self._vanished <= VANISHED_TIMES:
+                return
         self._fail(f"A job ended before its worker came up: {words or told}", final=final)
 
     def _fail(self, words: str, *, final: bool = False) -> None:

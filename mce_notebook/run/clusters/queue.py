@@ -7,6 +7,7 @@ limit, and one that fails says nothing: a controller that does not answer is no 
 import asyncio
 import getpass
 import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,24 +82,14 @@ async def last_words(system: System, job: str) -> Seen | None:
 async def call(command: Sequence[str], tolerated: str = "") -> str | None:
     """Return what a command prints; None when it fails (but with `tolerated` in its errors), is missing or slow."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        done = await asyncio.to_thread(
+            subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS, check=False
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    if done.returncode and not (tolerated and tolerated in done.stderr.decode(errors="replace")):
         return None
-    if process.returncode and not (tolerated and tolerated in err.decode(errors="replace")):
-        return None
-    return out.decode(errors="replace")
+    return str(done.stdout.decode(errors="replace"))
 
 
 # Slurm: squeue with ended jobs too, which it remembers for some minutes.

@@ -105,6 +105,11 @@ def resolve(
     """
     slots = _processes(profile, cores, gpus)
     whole = profile.cores if profile.cores is not None else cores * slots
+    if whole > 1 and profile.kind == "sge" and not profile.parallel_environment:
+        raise ProfileError(
+            f"Jobs of {whole} cores on Grid Engine need the name of a parallel environment; `qconf -spl` lists them: "
+            f'write parallel_environment = "smp" in the profile {profile.name}.'
+        )
     if memory is not None:
         total = slots * (memory + OVERHEAD)
         if profile.memory is not None and memory + OVERHEAD > profile.memory:

@@ -133,7 +133,6 @@ def _prologue(request: JobRequest) -> list[str]:
         **{name: os.environ[name] for name in PASSED if os.environ.get(name)},
         **dict.fromkeys(THREAD_VARIABLES, str(request.slot_cores)),
         "MCE_NICE": "0",
-        "MCE_SLOT_CORES": str(request.slot_cores),
         "MCE_SLOT_MEMORY": str(request.slot_memory),
         "MCE_WALLTIME": f"{request.walltime:g} {request.leave:g} {request.stop:g}",
         **request.environment,
