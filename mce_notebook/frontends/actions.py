@@ -63,6 +63,8 @@ def act(verb: str, name: str, store: str | None, labels: Mapping[str, str] | Non
     """
     if verb == "list":
         return sweeps_text(sweeps(store))
+    if verb == "trust" and name.endswith(".toml"):
+        return _trust_profiles(Path(name).expanduser().absolute())
     handle = open_sweep(name, store)
     if verb == "rm" and not sure:
         # We never prompt: where nobody could answer, a question would hang.
@@ -150,6 +152,13 @@ def _trust(handle: "Sweep", _: Mapping[str, str]) -> str:
     for version in versions:
         trust(version)
     return f"The code of {handle.name} ({len(versions)} version{'' if len(versions) == 1 else 's'}) is trusted now."
+
+
+def _trust_profiles(path: Path) -> str:
+    from mce_notebook.run.clusters.finding import trust
+
+    names = trust(path)
+    return f"The profiles of {path} ({', '.join(names)}) are trusted as they are now."
 
 
 _ACTIONS = {

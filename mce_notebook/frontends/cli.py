@@ -237,6 +237,50 @@ for _word, _meaning in (
     _verb(_word, _meaning)
 
 
+@main.group("clusters", short_help="clusters: start, stop, look after")
+def clusters() -> None:
+    """Start, stop and look after clusters: those of this machine and those of clusters.toml.
+
+    \b
+        mce clusters init              a first clusters.toml, from what the batch system has
+        mce clusters check slurm       what would be submitted, and whether it would be taken
+        mce clusters list              what runs
+    """  # noqa: D301
+
+
+def _cluster_verb(verb: str, help_text: str, arguments: tuple[str, ...]) -> None:
+    from mce_notebook.frontends.cluster_actions import VERBS as MEANINGS
+
+    def command(name: str = "", workers: int | None = None, yes: bool = False) -> None:
+        from mce_notebook.frontends.cluster_actions import act
+
+        with _clean():
+            click.echo(act(verb, name, workers, sure=yes, say=click.echo))
+
+    made = clusters.command(verb, help=help_text, short_help=MEANINGS[verb])(command)
+    if "name" in arguments:
+        made.params.append(click.Argument(["name"]))
+    if "workers" in arguments:
+        made.params.append(click.Argument(["workers"], type=int, metavar="SLOTS"))
+    if "[workers]" in arguments:
+        made.params.append(click.Argument(["workers"], type=int, metavar="[SLOTS]", required=False))
+    if "yes" in arguments:
+        made.params.append(click.Option(["--yes"], is_flag=True, help="Also with sweeps running; they resume later."))
+
+
+for _word, _meaning, _arguments in (
+    ("list", "List the clusters that run, and the profiles there are.", ()),
+    ("start", "Start a cluster and wait until a task has run on it.", ("name", "[workers]")),
+    ("stop", "End a cluster and cancel its jobs; what is done is kept.", ("name", "yes")),
+    ("nodes", "List the jobs of a cluster: state, why they wait, slots.", ("name",)),
+    ("resize", "Keep so many slots, no fewer and no more; 0 gives them back once they are idle.", ("name", "workers")),
+    ("log", "Show what the host of a cluster and its jobs said last.", ("name",)),
+    ("check", "Show what a profile would submit, and whether it would be taken.", ("name",)),
+    ("init", "Write a first clusters.toml from what the batch system here has.", ()),
+):
+    _cluster_verb(_word, _meaning, _arguments)
+
+
 @main.command("rm", short_help=VERBS["rm"])
 @_NAME
 @_STORE

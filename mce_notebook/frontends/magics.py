@@ -263,6 +263,30 @@ class SweepMagics(Magics):
         tell(act(verb, words[1], store, line.axes, sure="yes" in line.flags))
         return None
 
+    @no_var_expand
+    @line_magic("cluster")  # type: ignore[arg-type]
+    def cluster(self, line: str) -> None:
+        """Say something to clusters, those of this machine and those of clusters.toml.
+
+        %cluster                    what runs, and the profiles there are
+        %cluster init               write a first clusters.toml from what the batch system has
+        %cluster check NAME         what would be submitted, and whether it would be taken
+        %cluster start NAME [N]     start it with N slots and wait until a task has run
+        %cluster resize NAME N      keep N slots; 0 gives them back once they are idle
+        %cluster nodes NAME         its jobs, and why they wait
+        %cluster log NAME           what its host and its jobs said last
+        %cluster stop NAME [--yes]  end it; --yes also with sweeps running, which resume later
+        """
+        self._clean(lambda: self._cluster(parse(line, extra=("yes",))))
+
+    def _cluster(self, line: Line) -> None:
+        from mce_notebook.frontends.cluster_actions import act
+
+        verb, name, count = (*line.words, "", "", "")[:3] if line.words else ("list", "", "")
+        if len(line.words) > 3 or (count and not count.isdigit()):
+            raise OptionError("Write %cluster VERB NAME, and a number of slots for start and resize. %cluster? explains.")
+        tell(act(verb, name, int(count) if count else None, sure="yes" in line.flags, say=tell))
+
     def _clean(self, action: Callable[[], Any]) -> Any:
         """Show errors raised on purpose as one message, and the user's own without our frames."""
         try:
@@ -336,4 +360,5 @@ def unload_ipython_extension(shell: "InteractiveShell") -> None:
     """Take them away again."""
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("sweep", None)
+    shell.magics_manager.magics["line"].pop("cluster", None)
     sys.modules.pop(__name__, None)

@@ -231,6 +231,7 @@ class Host:
             "counter": self._counter,
             "state": self.state,
             "message": self.message or self._pool.refusal or self._pool.remark,
+            "refused": bool(self._pool.refusal),
             "pid": os.getpid(),
             "profile": self.launch.profile,
             "workers": self._pool.workers,
@@ -278,7 +279,8 @@ class Host:
         if request.verb == "resize":
             if self._workers is None:
                 raise HostError("The cluster is still starting; try again in a moment.")
-            self._workers.resize(int(request.body["workers"]))
+            most = request.body.get("most")
+            self._workers.resize(int(request.body["least"]), None if most is None else int(most))
             return self.state, None
         if request.verb not in ("run", "resume", "pause", "cancel", "stop"):
             raise HostError(f"A host does not know the request {request.verb!r}.")

@@ -1,5 +1,6 @@
 """Batch systems for tests, real ones, on this machine. They are never skipped: what is missing is a failure."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -47,33 +48,58 @@ def free_port(count: int = 1) -> int:
     raise AssertionError("no free ports")
 
 
+@contextlib.contextmanager
+def system(script: str, environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """A batch system from its script, up to the end of the block; what the script prints."""
+    everything = {**os.environ, **environment}
+    log, errors = folder / "out", folder / "err"
+    try:
+        # Into files: daemons would keep a pipe open.
+        with log.open("w") as out, errors.open("w") as err:
+            done = subprocess.run(
+                [str(HERE / script), "up"], env=everything, stdout=out, stderr=err, timeout=100, check=False
+            )
+        assert done.returncode == 0, log.read_text() + errors.read_text()
+        yield log.read_text().strip()
+    finally:
+        subprocess.run([str(HERE / script), "down"], env=everything, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def variables(told: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment, up to the end of the block."""
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Slurm of four nodes with eight cores each, said to be; its configuration file."""
-    root = tmp_path_factory.mktemp("slurm") / "s"
-    first = free_port(8)
-    environment = {
-        **os.environ,
-        "SLURM_ROOT": str(root),
-        "SLURM_CTL_PORT": str(first),
-        "SLURM_D_PORT": str(first + 1),
+    folder, first = tmp_path_factory.mktemp("slurm"), free_port(8)
+    told = {"SLURM_ROOT": str(folder / "s"), "SLURM_CTL_PORT": str(first), "SLURM_D_PORT": str(first + 1)}
+    with system("slurm.sh", told, folder) as conf, variables({"SLURM_CONF": conf}):
+        yield Path(conf)
+
+
+@pytest.fixture(scope="session")
+def sge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Grid Engine of one host with sixteen slots, which takes six jobs of a user."""
+    folder, first = tmp_path_factory.mktemp("sge"), free_port(2)
+    told = {
+        "SGE_TEST_ROOT": str(folder / "s"),
+        "SGE_QMASTER_PORT": str(first),
+        "SGE_EXECD_PORT": str(first + 1),
     }
-    before = os.environ.get("SLURM_CONF")
-    log = tmp_path_factory.mktemp("slurm-log") / "up"
-    try:
-        # Into a file: daemons keep a pipe open.
-        with log.open("w") as file:
-            done = subprocess.run(
-                [str(HERE / "slurm.sh"), "up"], env=environment, stdout=file, stderr=file, timeout=90, check=False
-            )
-        assert done.returncode == 0, log.read_text()
-        os.environ["SLURM_CONF"] = str(root / "slurm.conf")
-        yield root / "slurm.conf"
-    finally:
-        subprocess.run([str(HERE / "slurm.sh"), "down"], env=environment, timeout=60, check=False)
-        os.environ.pop("SLURM_CONF", None)
-        if before is not None:
-            os.environ["SLURM_CONF"] = before
+    with system("sge.sh", told, folder) as exports:
+        with variables(dict(line.split("=", 1) for line in exports.splitlines() if line.startswith("SGE_"))):
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +153,11 @@ def jobs() -> dict[str, str]:
 def queue(slurm: Path) -> Iterator[Callable[[], dict[str, str]]]:
     """What is in Slurm's queue; every host but those of `warm` profiles ends with the test, and its jobs too."""
     yield jobs
+    leave()
+
+
+def leave() -> None:
+    """End every host but those of `warm` profiles, and its jobs with it."""
     for host in hosts():
         launch = host.folder.launch()
         if launch is not None and launch.job and launch.profile != "warm":

@@ -11,14 +11,18 @@ HOST=$(hostname -s)
 export SLURM_CONF=$CONF
 
 # Process 1 of a container may never reap: a zombie counts as dead, whatever `kill -0` says.
-live() { [ -s "$1" ] && [ -r "/proc/$(cat "$1")/status" ] && ! grep -q '^State:.*Z' "/proc/$(cat "$1")/status"; }
+live() {
+    local pid
+    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && grep -q '^State:[[:space:]]*[^Z]' "/proc/$pid/status" 2>/dev/null
+}
 
 stop() {
     for file in "$@"; do
         live "$file" || continue
-        kill -TERM "$(cat "$file")" 2>/dev/null || continue
+        pid=$(cat "$file" 2>/dev/null) || continue
+        kill -TERM "$pid" 2>/dev/null || continue
         for _ in $(seq 1 50); do live "$file" || break; sleep 0.1; done
-        if live "$file"; then kill -KILL "$(cat "$file")"; fi
+        if live "$file"; then kill -KILL "$pid"; fi
     done
 }
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,13 @@ def slow(x: int) -> int:
     return x * x
 
 
+def slower(x: int) -> int:
+    import time
+
+    time.sleep(2)
+    return x * x
+
+
 def long(x: int) -> int:
     import time
 
@@ -83,7 +92,8 @@ def test_a_running_job_is_cancelled_and_a_node_goes_down_and_nothing_is_lost(
     try:
         values = handle.result()["slow"].values
     finally:
-        run("scontrol", "update", f"nodename={node}", "state=resume")
+        # It may be back by itself: its daemon never went away.
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
     assert values.tolist() == [x * x for x in range(60)]
     assert handle.progress.failed == handle.progress.killed == 0
     names = run("squeue", "-h", "-t", "all", "-o", "%j").splitlines()
@@ -115,7 +125,7 @@ def test_jobs_that_wait_say_why_are_replaced_when_cancelled_and_end_with_their_h
     run("scancel", *before)
     until(lambda: len(queue()) == 2 and not before & set(queue()), 20, "cancelled jobs were not replaced")
     host = host_of("shut")
-    assert [row["state"] for row in until(lambda: len(rows(host)) == 2 and rows(host), 10)] == ["waiting"] * 2
+    until(lambda: [row["state"] for row in rows(host)] == ["waiting"] * 2, 20, str(rows(host)))
     os.kill(host.process.pid, signal.SIGTERM)
     until(lambda: not host.alive(), 30)
     assert not queue()
@@ -135,10 +145,10 @@ def test_a_host_that_was_killed_leaves_nothing_behind_once_the_next_one_comes(
 
 
 def test_fewer_slots_than_asked_for_are_used_and_told(root: Path, profiles: Profiles, queue: Queue) -> None:
-    handle = mce.sweep(slow, x=range(30), on=profiles.set("pair", kind="slurm", queue="pair", max_workers=12))
-    until(lambda: handle.progress.message.startswith("2 slots; "), 100, handle.progress.message)
-    assert "10 jobs wait in the queue: " in handle.progress.message
-    assert handle.result()["slow"].values.tolist() == [x * x for x in range(30)]
+    handle = mce.sweep(slower, x=range(14), on=profiles.set("pair", kind="slurm", queue="pair", max_workers=12))
+    told = re.compile(r"2 slots; \d+ jobs? waits? in the queue: (Resources|Priority)")
+    until(lambda: told.match(handle.progress.message), 100, handle.progress.message)
+    assert handle.result()["slower"].values.tolist() == [x * x for x in range(14)]
     assert handle.progress.message == ""
 
 

@@ -28,7 +28,7 @@ from mce_notebook.run.clusters.local import QUIET
 from mce_notebook.run.clusters.node import ENVIRONMENT, environment
 from mce_notebook.run.clusters.queue import SYSTEMS, Seen
 from mce_notebook.run.clusters.request import JobRequest
-from mce_notebook.run.clusters.script import Site, make_job
+from mce_notebook.run.clusters.script import Site, make_job, shared_folder
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.pool import DaskPool, WorkerLost
 from mce_notebook.run.registry import HostFolder, write_json
@@ -187,7 +187,7 @@ class BatchWorkers(Workers):
         self.request = request
         self._nodes = folder.path / NODES
         self._changed = changed
-        self._site = Site("", _shared_folder(request, folder))
+        self._site = Site("", shared_folder(request, folder.path.name))
         self._warming: set[asyncio.Task[None]] = set()
         self._proved = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -239,14 +239,13 @@ class BatchWorkers(Workers):
         """Say how many slots the sweeps of the host could use now."""
         self.fleet.wanted = slots
 
-    def resize(self, slots: int) -> None:
-        """Keep so many slots, no fewer and no more; none gives all of them back once they are idle."""
-        if slots > self.request.max_workers:
-            raise HostError(
-                f"Profile {self.request.profile} has max_workers = {self.request.max_workers}; raise it for {slots}."
-            )
-        self.fleet.least = slots
-        self.fleet.most = slots or self.request.max_workers
+    def resize(self, least: int, most: int | None) -> None:
+        """Keep so many slots without work, and have so many at most; None for what the profile says."""
+        limit = self.request.max_workers
+        if max(least, most or 0) > limit:
+            raise HostError(f"{self.request.profile} has max_workers = {limit}; raise it there for more slots.")
+        self.fleet.least = least
+        self.fleet.most = limit if most is None else most
 
     async def close(self) -> None:
         """Cancel all jobs, the waiting ones too, and stop the scheduler."""
@@ -318,11 +317,6 @@ class BatchWorkers(Workers):
                 told = rows
                 write_json(self._nodes, rows)
             await asyncio.sleep(STEP_SECONDS)
-
-
-def _shared_folder(request: JobRequest, folder: HostFolder) -> Path:
-    told = Path(os.path.expandvars(request.folder)).expanduser() if request.folder else Path.home() / ".mce"
-    return told.absolute() / folder.path.name
 
 
 def _prepare(site: Site, security: Any) -> None:

@@ -51,6 +51,8 @@ class System:
         Commands that tell what the system has, for `init`.
     by_id : bool
         Whether `ask` wants the ids of the jobs after it, and fails when it does not know one.
+    verify : tuple of str
+        The command that says whether a script would be taken, without submitting it; the script follows.
     transient : str
         Pattern of refusals that are about the moment, not about the request.
     """
@@ -61,6 +63,7 @@ class System:
     read_last: Callable[[str], Seen | None] = lambda text: None
     survey: tuple[tuple[str, ...], ...] = ()
     by_id: bool = False
+    verify: tuple[str, ...] = ()
     transient: str = r"timed out|unable to contact|temporarily|cannot connect|connection refused|try again"
 
 
@@ -203,7 +206,8 @@ SYSTEMS: Mapping[str, System] = {
     "slurm": System(
         ("squeue", "-h", "-u", "{user}", "-t", "all", "-o", "%i|%T|%r"),
         _slurm,
-        survey=(("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G"),),
+        survey=(("sinfo", "-o", "%P %a %l %D %c %m %G"),),
+        verify=("sbatch", "--test-only"),
     ),
     "sge": System(
         ("qstat", "-u", "{user}"),
@@ -211,6 +215,7 @@ SYSTEMS: Mapping[str, System] = {
         last=("qacct", "-j", "{id}"),
         read_last=_sge_last,
         survey=(("qconf", "-sql"), ("qconf", "-spl")),
+        verify=("qsub", "-w", "v"),
     ),
     "pbs": System(("qstat", "-f"), _pbs, by_id=True, survey=(("qstat", "-Q"),)),
     "lsf": System(

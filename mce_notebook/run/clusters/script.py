@@ -15,7 +15,7 @@ from mce_notebook.run.clusters.request import JobRequest
 DEATH_SECONDS = 60
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Of the host's own variables, those that its jobs need too.
-PASSED = ("PYTHONPATH", "MCE_CONFIG_DIR", "MCE_RUNTIME_DIR")
+PASSED = ("PYTHONPATH", "MCE_CONFIG_DIR")
 WORKER = "mce_notebook.run.clusters.node"
 
 
@@ -53,6 +53,12 @@ class Site:
     def refusals(self) -> Path:
         """Where workers say why they do not come."""
         return self.folder / "refusals"
+
+
+def shared_folder(request: JobRequest, key: str) -> Path:
+    """Return the folder that the host of a key shares with its jobs."""
+    told = Path(os.path.expandvars(request.folder)).expanduser() if request.folder else Path.home() / ".mce"
+    return told.absolute() / key
 
 
 def make_job(request: JobRequest, name: str, site: Site) -> Any:

@@ -22,8 +22,8 @@ class Workers:
     def want(self, slots: int) -> None:
         """Say how many slots the sweeps of the host could use now."""
 
-    def resize(self, slots: int) -> None:
-        """Keep so many slots, no fewer and no more.
+    def resize(self, least: int, most: int | None) -> None:
+        """Keep so many slots without work, and have so many at most; None for what the profile says.
 
         Raises
         ------

@@ -1,0 +1,212 @@
+"""What can be said to clusters, the same for `%cluster` and `mce clusters`."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mce_notebook.declare.options import Options
+from mce_notebook.errors import ClusterError, HostError, OptionError
+from mce_notebook.frontends.messages import table_text
+from mce_notebook.run.client import HostHandle, ensure_host, hosts, stop_host
+
+VERBS = {
+    "list": "clusters that run, and the profiles there are",
+    "start": "start one and wait until a task has run on it",
+    "stop": "end one; sweeps on it resume on the next",
+    "nodes": "its jobs: state, reason of waiting, slots",
+    "resize": "keep so many slots; 0 gives them back once they are idle",
+    "log": "what its host and its jobs said last",
+    "check": "what a profile would submit, and whether it would be taken",
+    "init": "write a first clusters.toml from what the batch system has",
+}
+START_SECONDS = 3600.0
+Say = Callable[[str], None]
+
+
+def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = False, say: Say = print) -> str:
+    """Do what a verb says to the cluster of a profile; return what to tell.
+
+    Parameters
+    ----------
+    verb : str
+        One of VERBS.
+    name : str
+        Profile; empty for `list` and `init`.
+    count : int, optional
+        Slots, for `start` and `resize`.
+    sure : bool
+        Whether `--yes` was said; a cluster with running sweeps is not stopped without it.
+    say : callable
+        Gets lines while something takes long.
+
+    Raises
+    ------
+    OptionError
+        If the verb is unknown, or something is missing.
+    HostError, ClusterError, ProfileError
+        If it cannot be done.
+    """
+    if verb not in VERBS:
+        raise OptionError(f"There is no verb {verb!r} for clusters; there are {', '.join(VERBS)}.")
+    if verb == "list":
+        return _list()
+    if verb == "init":
+        from mce_notebook.run.clusters.checking import init
+
+        return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
+    if not name:
+        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
+    if verb == "check":
+        from mce_notebook.run.clusters.checking import check
+        from mce_notebook.run.clusters.finding import find
+
+        return check(find(name))
+    if verb == "start":
+        return _start(name, count, say)
+    found = _running(name)
+    if verb == "stop":
+        return _stop(name, found, sure)
+    if verb == "resize":
+        return _resize(name, found, count)
+    return "\n".join(_nodes(host) if verb == "nodes" else _log(host) for host in found)
+
+
+def running(name: str) -> list[HostHandle]:
+    """Return the hosts that run for a profile, one for each request for resources."""
+    return [host for host in hosts() if (launch := host.folder.launch()) is not None and launch.profile == name]
+
+
+def _running(name: str) -> list[HostHandle]:
+    found = running(name)
+    if not found:
+        raise HostError(f"No cluster {name!r} runs; `start {name}` starts it, and so does a sweep --on {name}.")
+    return found
+
+
+def _list() -> str:
+    from mce_notebook.run.clusters.finding import available, trusted
+
+    rows = [("cluster", "state", "slots", "sweeps", "jobs")]
+    alive = set()
+    for host in hosts():
+        state, launch = host.state(), host.folder.launch()
+        name = launch.profile if launch is not None else ""
+        alive.add(name)
+        jobs = len(_rows(host)) if launch is not None and launch.job else ""
+        rows.append(
+            (name, str(state.get("state", "starting")), str(state.get("workers", 0)),
+             str(len(state.get("sweeps") or ())), str(jobs))
+        )  # fmt: skip
+    for name, path in available().items():
+        if name not in alive:
+            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", ""))
+    if len(rows) == 1:
+        return "No cluster runs; local needs no profile, and `mce clusters init` writes the first one for others."
+    return table_text(rows)
+
+
+def _start(name: str, count: int | None, say: Say) -> str:
+    began, told = time.monotonic(), ""
+    host = ensure_host(Options.parse(on=name))
+    launch = host.folder.launch()
+    if launch is not None and launch.job:
+        _ask(host, {"verb": "resize", "least": max(1, count or 1), "most": None})
+    elif count is not None:
+        raise OptionError("A local cluster has as many slots as its machine; leave out the number.")
+    while not host.ready():
+        state = host.state()
+        message = str(state.get("message") or "")
+        if not host.alive() or state.get("state") in ("draining", "stopped"):
+            host.wait_ready(0.0)
+        if message != told:
+            told = message
+            say(message)
+        if state.get("refused"):
+            raise ClusterError(message)
+        if time.monotonic() - began > START_SECONDS:
+            raise ClusterError(f"{name} is not ready after an hour: {message}. It goes on trying; `stop {name}` ends it.")
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    slots = host.state().get("workers", 0)
+    return f"{name} is ready after {seconds:.1f} s: {slots} slot{'' if slots == 1 else 's'}."
+
+
+def _stop(name: str, found: list[HostHandle], sure: bool) -> str:
+    sweeps = [str(sweep.get("name")) for host in found for sweep in host.state().get("sweeps") or ()]
+    if sweeps and not sure:
+        raise OptionError(
+            f"{name} runs {', '.join(sweeps)}; add --yes to stop it. What is done is kept, and resume goes on."
+        )
+    for host in found:
+        stop_host(host)
+    return f"{name} is stopped, and its jobs are cancelled." if any(_batch(host) for host in found) else f"{name} is stopped."
+
+
+def _batch(host: HostHandle) -> bool:
+    launch = host.folder.launch()
+    return launch is not None and bool(launch.job)
+
+
+def _resize(name: str, found: list[HostHandle], count: int | None) -> str:
+    if count is None or count < 0:
+        raise OptionError(f"Say how many slots: resize {name} 8.")
+    for host in found:
+        _ask(host, {"verb": "resize", "least": count, "most": count or None})
+    return f"{name} goes to {count} slots." if count else f"{name} gives its slots back once they are idle."
+
+
+def _ask(host: HostHandle, body: dict[str, Any]) -> None:
+    """Make a request that a host which is still starting refuses, until it does not."""
+    end = time.monotonic() + 60
+    while True:
+        reply = host.reply(host.request(body), 60.0)
+        if reply.get("ok"):
+            return
+        if "still starting" not in str(reply.get("error")) or time.monotonic() > end:
+            raise HostError(str(reply.get("error")))
+        time.sleep(0.1)
+
+
+def _rows(host: HostHandle) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads((host.folder.path / "nodes.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return []
+
+
+def _nodes(host: HostHandle) -> str:
+    if not _batch(host):
+        return f"{host.state().get('workers', 0)} slots on this machine"
+    found = _rows(host)
+    if not found:
+        return "It has no jobs now; they come with work."
+    rows = [("job", "state", "slots", "name", "reason")]
+    rows += [
+        (str(row["job"]), str(row["state"]), str(len(row["workers"])), str(row["name"]), str(row["reason"]))
+        for row in found
+    ]
+    return table_text(rows)
+
+
+def _log(host: HostHandle) -> str:
+    from mce_notebook.run.clusters.request import JobRequest
+    from mce_notebook.run.clusters.script import shared_folder
+
+    parts = [f"== {host.folder.log}", _tail(host.folder.log)]
+    launch = host.folder.launch()
+    if launch is not None and launch.job:
+        logs = shared_folder(JobRequest.from_json(launch.job), host.folder.path.name) / "logs"
+        newest = sorted(logs.glob("*"), key=lambda path: path.stat().st_mtime)[-6:] if logs.is_dir() else []
+        for path in newest:
+            if text := _tail(path):
+                parts += [f"== {path}", text]
+    return "\n".join(parts)
+
+
+def _tail(path: Path, lines: int = 20) -> str:
+    try:
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:])
+    except OSError as error:
+        return str(error)
