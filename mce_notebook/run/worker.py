@@ -8,7 +8,7 @@ import os
 import threading
 
 from mce_notebook.plan import Block
-from mce_notebook.run import processes
+from mce_notebook.run import delivery, processes
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
 from mce_notebook.run.walltime import Walltime
@@ -42,8 +42,11 @@ def run_block(
     bounced = _walltime.bounce(block, _address())
     if bounced is not None:
         return bounced
+    here = delivery.local(task)
+    if here is None:
+        return delivery.unseen(block, _address())
     result = _supervisor().run(
-        task, block, each=each, budget=budget, timeout=timeout, memory=memory, walltime=_walltime
+        here, block, each=each, budget=budget, timeout=timeout, memory=memory, walltime=_walltime
     )
     _walltime.learn(result)
     return result
@@ -59,7 +62,8 @@ def interrupt(store: str, name: str) -> bool:
     """Kill what the slots of this worker compute for a sweep; True if there was anything."""
     with _guard:
         found = list(_supervisors.values())
-    return sum(supervisor.cancel(store, name) for supervisor in found) > 0
+    roots = [store] if _walltime is None else delivery.mirror_of(store, name)
+    return sum(supervisor.cancel(root, name) for supervisor in found for root in roots) > 0
 
 
 def warm(cores: int = 1) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,30 @@ def test_a_python_without_our_packages_is_refused_with_what_to_do(
     assert "The Python of the jobs, /usr/bin/python3 on " in progress.message
     assert "distributed missing instead of" in progress.message
     assert "Set `python` in the profile" in progress.message
+
+
+def test_nodes_that_do_not_see_the_store_are_sent_the_code(
+    root: Path, tmp_path: Path, profiles: Profiles, queue: Queue
+) -> None:
+    blind = tmp_path / "blind"
+    # A node without the store: another file system, empty, is mounted over it.
+    blind.write_text(
+        "#!/bin/sh\nexec unshare -m sh -c "
+        f"'mount -t tmpfs none {root} && exec {sys.executable} \"$@\"' sh \"$@\"\n"
+    )
+    blind.chmod(0o755)
+    root.mkdir()
+    captured = np.arange(300_000, dtype=float)
+
+    def sum_of(x: int) -> tuple[float, bool]:
+        import os
+
+        return float(captured.sum()) + x, os.path.exists(str(root / "sum_of"))
+
+    profile = profiles.set("blind", kind="slurm", cores=2, max_workers=2, python=str(blind))
+    found = mce.sweep(sum_of, x=range(40), outputs=["total", "sees"], on=profile).result()
+    assert found["total"].values.tolist() == [captured.sum() + x for x in range(40)]
+    assert not found["sees"].values.any()
 
 
 def test_a_job_that_dies_at_once_is_told_with_its_last_words(root: Path, profiles: Profiles, queue: Queue) -> None:

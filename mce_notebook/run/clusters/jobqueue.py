@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Scheduler, Security
+from distributed import CancelledError, Client, KilledWorker, Scheduler, Security
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mce_notebook.errors import HostError
+from mce_notebook.run import delivery
 from mce_notebook.run.clusters import queue
 from mce_notebook.run.clusters.fleet import Fleet, Refused
 from mce_notebook.run.clusters.local import QUIET
@@ -41,6 +42,8 @@ SUBMIT_SECONDS = 60.0
 # Jobs of a host that was killed are looked for this long (seconds); then their numbers may belong to others.
 MEMORY_SECONDS = 7 * 86400.0
 JOBS, NODES = "jobs.json", "nodes.json"
+# A block may meet so many workers in turn that do not see the store.
+DELIVERIES = 20
 # So much of what a job printed is shown.
 TAIL = 2000
 
@@ -142,6 +145,7 @@ class BatchPool(DaskPool):
     def __init__(self, client: Any, loads: Callable[[], Mapping[str, int]], fleet: Fleet):
         super().__init__(client, loads)
         self._fleet = fleet
+        self._delivered: dict[tuple[Any, ...], asyncio.Future[None]] = {}
 
     @property
     def remark(self) -> str:
@@ -155,15 +159,39 @@ class BatchPool(DaskPool):
 
     async def submit(self, task: Any, block: Any, **how: Any) -> Any:
         """Compute `block`; see `Pool.submit`."""
-        try:
-            result = await super().submit(task, block, **how)
-        except WorkerLost as error:
-            excused = bool(error.worker) and await self._fleet.excused(error.worker)
-            raise WorkerLost(error.message, error.worker, excused) from error
+        for _ in range(DELIVERIES):
+            try:
+                result = await super().submit(task, block, **how)
+            except WorkerLost as error:
+                excused = bool(error.worker) and await self._fleet.excused(error.worker)
+                raise WorkerLost(error.message, error.worker, excused) from error
+            unseen = delivery.missing_at(result)
+            if unseen is None:
+                break
+            await self._deliver(task, unseen)
+            how["slot"] = unseen
         address = left_by(result)
         if address is not None:
             self._fleet.leaves(address)
         return result
+
+    async def _deliver(self, task: Any, address: str) -> None:
+        """Send a sweep to a worker that does not see the store; once, however many of its blocks wait for it."""
+        mark = (address, delivery.key(task), task.declaration)
+        if mark not in self._delivered:
+            self._delivered[mark] = asyncio.ensure_future(self._send(task, address))
+        await self._delivered[mark]
+
+    async def _send(self, task: Any, address: str) -> None:
+        log.info("%s does not see %s: its sweep %s is sent", address, task.store, task.name)
+        files = await asyncio.to_thread(delivery.collect, task)
+        future = self._client.submit(delivery.receive, task, files, pure=False, workers=[address])
+        try:
+            await future
+        except (KilledWorker, CancelledError) as error:
+            raise WorkerLost(f"The worker died while {task.name} was sent to it.", excused=True) from error
+        finally:
+            future.release()
 
 
 class _Comings(SchedulerPlugin):
