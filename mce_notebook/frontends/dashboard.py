@@ -13,8 +13,8 @@ from mce_notebook.frontends import server_clusters
 from mce_notebook.frontends.explore import LiveProgress
 from mce_notebook.frontends.server_actions import perform
 from mce_notebook.frontends.slices import Slices
-from mce_notebook.store.catalog import remembered_roots
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.roots import remembered_roots
 from mce_notebook.sweep import open as open_sweep
 from mce_notebook.view.live import Feed
 from mce_notebook.view.progress import duration

@@ -159,7 +159,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def points(self) -> int:
         """Number of points chosen."""
         sizes = [len(one.values()) for one in self._parameters]
-        return math.prod(sizes) * self._replicates.value
+        return int(math.prod(sizes) * self._replicates.value)
 
     @property
     def cell(self) -> str:

@@ -198,7 +198,7 @@ def source_of(subject: Any) -> Source:
     if isinstance(subject, Sweep):
         return SweepSource(Store(subject.folder.parent).sweep(subject.name))
     if isinstance(subject, xr.DataArray):
-        subject = subject.to_dataset(name=subject.name or "value")
+        subject = subject.to_dataset(name="value" if subject.name is None else subject.name)
     if isinstance(subject, xr.Dataset):
         return DatasetSource(subject, str(subject.attrs.get("sweep", "")))
     raise SweepError(

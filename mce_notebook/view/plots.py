@@ -55,7 +55,9 @@ class Look:
 class Source(Protocol):
     """Where a plot looks."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How it is called."""
 
     def look(self) -> Look:
         """Return what there is now."""
@@ -291,7 +293,7 @@ class _Screen:
     def _view(self, look: Look, question: Question, found: Frame) -> Any:
         import panel
 
-        hv = holoviews()
+        hv, pane = holoviews(), panel.pane
         self._pipe = hv.streams.Pipe(data=(look, question))
         self._shape = self._shape_of(look, question)
         selectors = {name: labels_of(look.dataset, question, name) for name in question.selectors}
@@ -301,8 +303,9 @@ class _Screen:
             return self._plot._frame(data[0], data[1], at)
 
         drawn = dynamic(draw, found, self._pipe, selectors, self._at)
-        pane = panel.pane.HoloViews(drawn, backend="bokeh", linked_axes=False, widget_location="top_left")
-        return pane.layout
+        made: Any = pane.HoloViews
+        shown = made(drawn, backend="bokeh", linked_axes=False, widget_location="top_left")
+        return shown.layout
 
     def _shape_of(self, look: Look, question: Question) -> Any:
         """All that only a new picture can change: axes, scales, panels, selectors."""
