@@ -108,6 +108,18 @@ class Sweep:
         """queued, running, paused, done, cancelled, stopped or interrupted."""
         return str(self.progress.state)
 
+    def widget(self) -> Any:
+        """Return the live view as a widget, for notebooks that JupyterLab with our extension does not show.
+
+        Raises
+        ------
+        ViewError
+            If this installation has no JavaScript of ours.
+        """
+        import mce_notebook
+
+        return mce_notebook._SweepWidget(self)
+
     def result(self, *, stale: bool = False, timeout: float | None = None) -> "xr.Dataset":
         """Wait until every point that will run has run, then return the dataset.
 

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import SweepError
+from mce_notebook.errors import SweepError, ViewError
 from mce_notebook.store.catalog import Store
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.mime import bundle
@@ -30,12 +30,15 @@ class LiveView:
     sweep : Sweep
     value : str, optional
         The output that the picture at the end shows.
+    widget : bool
+        Show a widget with it, where our extension cannot be.
     """
 
-    def __init__(self, sweep: "Sweep", value: str | None = None):
+    def __init__(self, sweep: "Sweep", value: str | None = None, *, widget: bool = False):
         self._store = Store(sweep.folder.parent).sweep(sweep.name)
         self._number = sweep.launched.declaration.number if sweep.launched is not None else None
         self._value = value
+        self._widget = _widget_types(sweep) if widget else {}
         self._stop = threading.Event()
         self._snapshot: Snapshot | None = None
         self._meter = Meter()
@@ -98,4 +101,16 @@ class LiveView:
     def _bundle(self, progress: Progress, *, picture: bool = False) -> dict[str, Any]:
         assert self._snapshot is not None
         self._shown = progress.text()
-        return bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)
+        found = bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)
+        return {**found, **self._widget}
+
+
+def _widget_types(sweep: "Sweep") -> dict[str, Any]:
+    """Return what shows the widget of a sweep; nothing where this installation has none, so that HTML is shown."""
+    try:
+        shown = sweep.widget()._repr_mimebundle_()
+    except ViewError:
+        return {}
+    data = shown[0] if isinstance(shown, tuple) else shown
+    # The rest of the bundle says more than `SweepWidget(...)`.
+    return {name: value for name, value in dict(data or {}).items() if name.startswith("application/")}
