@@ -219,6 +219,7 @@ class Engine:
                 timeout=options.timeout,
                 memory=options.memory,
                 slot=job.slot,
+                brief=job.brief,
             )
         except WorkerLost as error:
             log.warning("%s: %s", work.task.name, error)

@@ -334,7 +334,7 @@ def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]
         raise HostError(f"There is no cluster profile {launch.profile!r}; this version knows 'local'.")
     from mce_notebook.run.clusters.local import LocalWorkers
 
-    return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, changed)
+    return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, folder.lines, changed)
 
 
 def main(arguments: list[str]) -> int:
