@@ -224,7 +224,7 @@ class SweepMagics(Magics):
         if view is not None:
             view.start()
             if "plot" in line.values:
-                handle.plot(value=line.values["plot"]).show()
+                handle.plot(value=line.values["plot"]).show(wait=False)
         if waits:
             self._wait(handle)
             if view is not None:

@@ -31,12 +31,12 @@ class Slices(ipywidgets.VBox):  # type: ignore[misc]
 
     Parameters
     ----------
-    subject : xarray.Dataset, xarray.DataArray or Sweep
-        A sweep is followed while it runs.
+    source : Source
+        See `source_of`; a sweep is followed while it runs.
     """
 
-    def __init__(self, subject: "xr.Dataset | xr.DataArray | Sweep"):
-        self._source = source_of(subject)
+    def __init__(self, source: Source):
+        self._source = source
         self._look: Look = self._source.look()
         self._quiet = False
         self._question: Question | None = None
@@ -182,8 +182,8 @@ def _distinct(options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return found
 
 
-def source_of(subject: Any) -> Source:
-    """Return where slices are cut from.
+def source_of(subject: "xr.Dataset | xr.DataArray | Sweep") -> Source:
+    """Return where slices of a sweep or a dataset are cut from.
 
     Raises
     ------
