@@ -1,6 +1,6 @@
-/** The cells of a heatmap: decoded, shrunk, coloured. Pure, except that colours come from the page. */
+/** The cells of a heatmap: decoded, shrunk, coloured. */
 
-import { RANK } from './statuses';
+import { EXCLUDED, RANK } from './statuses';
 
 /** Two bytes a cell, row by row: status, share known. */
 export interface Cells {
@@ -25,7 +25,9 @@ export async function decode(text: string, width: number, height: number): Promi
 export function unpack(bytes: Uint8Array, width: number, height: number): Cells {
   const size = width * height;
   if (bytes.length !== 2 * size) {
-    throw new Error(`The heatmap has ${bytes.length} bytes; ${width} x ${height} cells need ${2 * size}.`);
+    throw new Error(
+      `The heatmap has ${bytes.length} bytes; ${width} x ${height} cells need ${2 * size}.`
+    );
   }
   const status = new Uint8Array(size);
   const share = new Uint8Array(size);
@@ -36,18 +38,25 @@ export function unpack(bytes: Uint8Array, width: number, height: number): Cells 
   return { width, height, status, share };
 }
 
-/** Half the size in both directions; the most telling of four cells is kept, so that no failure vanishes. */
-export function halve(cells: Cells): Cells {
-  const width = Math.ceil(cells.width / 2);
-  const height = Math.ceil(cells.height / 2);
-  const status = new Uint8Array(width * height).fill(255);
+/**
+ * One cell for each block of `across` x `up`; the most telling one is kept, so that no failure vanishes.
+ *
+ * Blocks are counted from cell (0, 0), hence the same wherever one looks.
+ */
+export function shrink(cells: Cells, across: number, up: number): Cells {
+  const width = Math.ceil(cells.width / across);
+  const height = Math.ceil(cells.height / up);
+  const status = new Uint8Array(width * height).fill(EXCLUDED);
   const share = new Uint8Array(width * height);
+  const block = Uint32Array.from({ length: cells.width }, (_, column) =>
+    Math.floor(column / across)
+  );
   for (let row = 0; row < cells.height; row++) {
     const from = row * cells.width;
-    const to = (row >> 1) * width;
+    const to = Math.floor(row / up) * width;
     for (let column = 0; column < cells.width; column++) {
       const code = cells.status[from + column];
-      const at = to + (column >> 1);
+      const at = to + block[column];
       if (RANK[code] > RANK[status[at]]) {
         status[at] = code;
         share[at] = cells.share[from + column];
@@ -74,7 +83,9 @@ export function parse(text: string): Colour {
 }
 
 export function mix(from: Colour, to: Colour, share: number): Colour {
-  return from.map((value, channel) => Math.round(value + (to[channel] - value) * share)) as unknown as Colour;
+  return from.map((value, channel) =>
+    Math.round(value + (to[channel] - value) * share)
+  ) as unknown as Colour;
 }
 
 /**
