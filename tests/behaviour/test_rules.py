@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mce_notebook as mce
+from mce_notebook.calls import read_cell
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import NameConflict, StaleResults, SweepStopped
 
@@ -262,3 +263,18 @@ def test_a_design_has_one_dimension(root: Path) -> None:
     data = mce.sweep(area, mce.latin_hypercube(10, a=(0, 1), b=(2, 3)), on="inline").result()
     assert dict(data.sizes) == {"point": 10}
     assert np.array_equal(data.area.values, data.a.values * data.b.values)
+
+
+def test_the_global_stream_is_announced_only_where_it_is_sure(root: Path) -> None:
+    def notes(body: str) -> str:
+        cell = f"rows = []\nfor n in [1, 2]:\n    rows.append({body})\n"
+        space = {"__name__": "__main__"}
+        exec("import random\nimport numpy as np\nimport pandas as pd", space)
+        return "\n".join(read_cell("said", cell, space, Options()).info["notes"])
+
+    assert "global RNG: each point gets its own stream" in notes("np.random.normal(n)")
+    assert "global RNG" in notes("random.random() + n")
+    assert "global RNG" not in notes("pd.Series([n]).sum()")
+    fixed = notes("(np.random.seed(42), np.random.normal(n))[1]")
+    assert "seed fixed at 42 in every point" in fixed
+    assert "own stream" not in fixed
