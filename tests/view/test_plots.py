@@ -7,6 +7,7 @@ import zlib
 import nbformat
 import numpy as np
 import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 import mce_notebook as mce
@@ -342,3 +343,34 @@ def test_a_notebook_executed_end_to_end_keeps_the_last_frame(root, tmp_path):
     assert "60 points" in shown[0]["data"]["text/plain"], "the last frame, not the first"
     assert "did you mean `rows_n`" in book.cells[3].outputs[-1]["evalue"]
     assert len(nbformat.writes(book)) < 200_000
+
+
+def test_a_plot_moves_while_a_cell_blocks_the_kernel(root, tmp_path):
+    manager, client = start_new_kernel(cwd=str(tmp_path))
+    try:
+        for cell in (KERNEL, SWEEP.replace("0.05", "0.1")):
+            client.execute_interactive(cell.strip(), allow_stdin=True, stdin_hook=lambda _: None, timeout=60)
+        shown = []
+
+        def run(cell):
+            request = client.execute(cell, allow_stdin=True)
+            while True:
+                message = client.get_iopub_msg(timeout=90)
+                if message["msg_type"] in ("display_data", "update_display_data"):
+                    shown.append((message["parent_header"]["msg_id"], message["content"]["data"]["text/plain"]))
+                idle = message["content"].get("execution_state") == "idle"
+                if idle and message["parent_header"].get("msg_id") == request:
+                    return request
+
+        mine = run("slow.plot(x='n', over='k')")
+        run("slow.wait()")
+        # The cell of the sweep has an output of its own that moves.
+        texts = [text for parent, text in shown if parent == mine]
+        counts = [int(found[1]) for text in texts if (found := re.search(r"(\d+) (?:of 60 )?points", text))]
+        assert len(set(counts)) >= 3, "it moved while the cell waited"
+        assert counts == sorted(counts)
+        assert counts[0] < 60
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
