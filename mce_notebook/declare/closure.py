@@ -305,11 +305,8 @@ class Walk(Graph):
     def _draws(self, value: Any) -> None:
         """Note functions that draw from, or set, the global state of `random` or `numpy.random`."""
         bound = getattr(value, "__self__", None)
-        if (
-            bound is np.random.mtrand._rand
-            or bound is getattr(random, "_inst")
-            or (getattr(value, "__module__", None) == "numpy.random" and getattr(value, "__name__", "") in _SETTERS)
-        ):  # noqa: B009 - a private name
+        sets = getattr(value, "__module__", None) == "numpy.random" and getattr(value, "__name__", "") in _SETTERS
+        if sets or bound is np.random.mtrand._rand or bound is getattr(random, "_inst"):  # noqa: B009 - a private name
             self._draws_globally()
 
     def _draws_globally(self) -> None:
