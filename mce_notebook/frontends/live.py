@@ -38,7 +38,8 @@ class LiveView:
         self._store = Store(sweep.folder.parent).sweep(sweep.name)
         self._number = sweep.launched.declaration.number if sweep.launched is not None else None
         self._value = value
-        self._widget = _widget_types(sweep) if widget else {}
+        self._widget = _widget(sweep) if widget else None
+        self._types: dict[str, Any] = {}
         self._stop = threading.Event()
         self._snapshot: Snapshot | None = None
         self._meter = Meter()
@@ -63,6 +64,9 @@ class LiveView:
     def stop(self) -> None:
         """Leave the output as it is."""
         self._stop.set()
+        if self._widget is not None:
+            # It still answers questions, but follows nothing.
+            self._widget.displayed = False
         self._join(1.0)
 
     def finish(self, timeout: float = 10.0) -> None:
@@ -102,15 +106,21 @@ class LiveView:
         assert self._snapshot is not None
         self._shown = progress.text()
         found = bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)
-        return {**found, **self._widget}
+        if self._widget is not None and not self._types:
+            self._types = _types(self._widget)
+        return {**found, **self._types}
 
 
-def _widget_types(sweep: "Sweep") -> dict[str, Any]:
-    """Return what shows the widget of a sweep; nothing where this installation has none, so that HTML is shown."""
+def _widget(sweep: "Sweep") -> Any:
+    """Return the widget of a sweep; None where this installation has none, so that HTML is shown."""
     try:
-        shown = sweep.widget()._repr_mimebundle_()
+        return sweep.widget()
     except ViewError:
-        return {}
+        return None
+
+
+def _types(widget: Any) -> dict[str, Any]:
+    shown = widget._repr_mimebundle_()
     data = shown[0] if isinstance(shown, tuple) else shown
     # The rest of the bundle says more than `SweepWidget(...)`.
     return {name: value for name, value in dict(data or {}).items() if name.startswith("application/")}
