@@ -160,7 +160,9 @@ class Supervisor:
         """Start a spare slot, or what it will be forked from; it warms up by itself."""
         # Not having one only costs the next version some time.
         with contextlib.suppress(OSError):
-            if not processes.prepare(cores):
+            if processes.prepare(cores):
+                self._stand_by(cores)
+            else:
                 self._keep_spare(cores)
 
     def _keep_spare(self, cores: int) -> None:
