@@ -56,8 +56,8 @@ def busy(window: Window) -> bool:
 
 def listed(window: Window) -> dict[str, str]:
     """Return the sweeps of the panel: name to what it says beside and below."""
-    script = """() => Object.fromEntries([...document.querySelectorAll('.mce-ExperimentsPanel ul[aria-label=Experiments] li')]
-      .map(one => [one.querySelector('.mce-item-name').textContent,
+    script = """() => Object.fromEntries(
+      [...document.querySelectorAll('.mce-ExperimentsPanel ul[aria-label=Experiments] li')].map(one => [one.querySelector('.mce-item-name').textContent,
         one.querySelector('.mce-item-state').textContent + ' | ' +
         [...one.querySelectorAll('.mce-item-detail')].map(line => line.textContent).join(' | ')]))"""
     return dict(window.page.evaluate(script))

@@ -125,7 +125,8 @@ def test_selected_lines_become_a_cell_of_their_own(lab, window):
 def test_the_line_is_coloured_and_completed(lab, window):
     window.go(lab.notebook(["%%sweep coloured n=[1, 2] --order random --nonsense\nn", "%%sweep fresh --rer"]))
     words = window.page.evaluate(
-        "() => [...document.querySelectorAll('.mce-word')].map(one => `${one.className.split('mce-mod-')[1]}:${one.textContent}`)"
+        """() => [...document.querySelectorAll('.mce-word')]
+          .map(one => `${one.className.split('mce-mod-')[1]}:${one.textContent}`)"""
     )
     for word in ("magic:%%sweep", "name:coloured", "axis:n", "option:--order", "unknown:--nonsense"):
         assert word in words
@@ -139,13 +140,9 @@ def test_the_line_is_coloured_and_completed(lab, window):
           editor.setCursorPosition(editor.getPositionAt('%%sweep fresh --rer'.length));
         }"""
     )
+    source = "window.jupyterapp.shell.currentWidget.model.cells.get(2).sharedModel.getSource()"
     window.page.keyboard.press("Tab")
-    window.wait(
-        "() => window.jupyterapp.shell.currentWidget.model.cells.get(2).sharedModel.getSource().includes('--rerun')", 10
-    )
+    window.wait(f"() => {source}.includes('--rerun')", 10)
     window.page.keyboard.type(" st")
     window.page.keyboard.press("Tab")
-    window.wait(
-        "() => window.jupyterapp.shell.currentWidget.model.cells.get(2).sharedModel.getSource().endsWith('--rerun stale')",
-        10,
-    )
+    window.wait(f"() => {source}.endsWith('--rerun stale')", 10)

@@ -17,6 +17,12 @@ for a in range(40):
         out.append((a, b, a * b))
 """
 
+REVEALED = """%%sweep revealed --on local
+out = []
+for a in range(600):
+    time.sleep(0.2)
+    out.append((a, a))"""
+
 
 def launch(lab, name: str, script: str = SCRIPT) -> subprocess.Popen:
     """Start a sweep with the command line, as a terminal beside JupyterLab would."""
@@ -66,7 +72,7 @@ def test_it_inserts_code_reveals_the_cell_and_asks_before_a_busy_cluster_ends(la
         lab.notebook(
             [
                 "x = 1",
-                "%%sweep revealed --on local\nout = []\nfor a in range(600):\n    time.sleep(0.1)\n    out.append((a, a))",
+                REVEALED,
             ]
         )
     )
