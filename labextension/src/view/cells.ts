@@ -18,8 +18,18 @@ export interface Cells {
 export async function decode(text: string, width: number, height: number): Promise<Cells> {
   const packed = Uint8Array.from(atob(text), character => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
-  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  return unpack(bytes, width, height);
+  const bytes = new Uint8Array(2 * width * height);
+  const reader = stream.getReader();
+  let length = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    // What is too long is counted, not kept.
+    bytes.set(
+      part.value.subarray(0, Math.max(bytes.length - length, 0)),
+      Math.min(length, bytes.length)
+    );
+    length += part.value.length;
+  }
+  return unpack(length === bytes.length ? bytes : new Uint8Array(length), width, height);
 }
 
 export function unpack(bytes: Uint8Array, width: number, height: number): Cells {

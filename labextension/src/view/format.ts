@@ -103,8 +103,10 @@ export function cost(value: Summary['cost']): string {
   if (!value) {
     return '';
   }
-  const amount = value.amount > 0 && value.amount < 0.01 ? 'under 0.01' : value.amount.toFixed(2);
-  return value.currency === 'USD' ? `$${amount} so far` : `${amount} ${value.currency} so far`;
+  const little = value.amount > 0 && value.amount < 0.01;
+  const amount = little ? '0.01' : value.amount.toFixed(2);
+  const written = value.currency === 'USD' ? `$${amount}` : `${amount} ${value.currency}`;
+  return `${little ? 'under ' : ''}${written} so far`;
 }
 
 /** A moment in the reader's own time zone; the text itself when it is no date. */
