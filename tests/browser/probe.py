@@ -56,10 +56,14 @@ def busy(window: Window) -> bool:
 
 def listed(window: Window) -> dict[str, str]:
     """Return the sweeps of the panel: name to what it says beside and below."""
-    script = """() => Object.fromEntries(
-      [...document.querySelectorAll('.mce-ExperimentsPanel ul[aria-label=Experiments] li')].map(one => [one.querySelector('.mce-item-name').textContent,
-        one.querySelector('.mce-item-state').textContent + ' | ' +
-        [...one.querySelectorAll('.mce-item-detail')].map(line => line.textContent).join(' | ')]))"""
+    script = """() => {
+      const text = node => node?.textContent ?? '';
+      const items = document.querySelectorAll('.mce-ExperimentsPanel ul[aria-label=Experiments] li');
+      return Object.fromEntries([...items].map(one => [
+        text(one.querySelector('.mce-item-name')),
+        [...one.querySelectorAll('.mce-item-state, .mce-item-detail')].map(text).join(' | '),
+      ]));
+    }"""
     return dict(window.page.evaluate(script))
 
 
