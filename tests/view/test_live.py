@@ -248,3 +248,29 @@ def test_a_million_points(lab, follower):
     view = follower().view(DEFAULT)
     assert view["counts"]["done"] == 100_100
     assert time.thread_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"options": []},
+        {"options": "x"},
+        {"notebook": 5},
+        {"grid_record": {"parts": 5}},
+        {"constants": []},
+        {"outputs": [5]},
+        {"environment": ["../../x"]},
+        {"created": {}},
+    ],
+)
+def test_rubbish_in_one_folder_hides_no_other_sweep(lab, feed, planted):
+    import json
+
+    lab.declare(grid(n=range(3)))
+    other = Store(lab.sweep.paths.folder.parent).create("other", 1)
+    number = other.declare(lab.sweep.declaration(1))
+    path = other.paths.declaration(number)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **planted}))
+    found = {one["name"]: one["message"] for one in feed.sweeps()}
+    assert set(found) == {"recovery", "other"}
+    assert "cannot be read" not in found["recovery"]
