@@ -16,7 +16,7 @@ CHECK := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11
 # Extra arguments, as in `make test ARGS="tests/declare -x"`.
 ARGS ?=
 
-.PHONY: help demo test nightly notebooks lab extension lint format docs bench lock clean
+.PHONY: help demo test nightly notebooks lab extension screenshots lint format docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make notebooks  execute every notebook, reduced"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make extension  build the JupyterLab extension and link it into the environment"
+	@echo "make screenshots  photograph JupyterLab for the README and the docs"
 	@echo "make lint       formatting, lint, types and import order"
 	@echo "make format     rewrite the sources in our format"
 	@echo "make docs       check links, and that every command and option is documented"
@@ -85,6 +86,9 @@ extension: $(EXTENSION)
 
 lab: extension
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
+
+screenshots: extension
+	$(PY) scripts/screenshots.py $(ARGS)
 
 lint: $(READY) $(NODE_MODULES)
 	$(PY) -m ruff format --check .

@@ -7,6 +7,7 @@ TITLES = {
     "p4": "latency",
     "p5": "extending, and running again",
     "p6": "opening, and looking while it runs",
+    "p8": "the kernel and the screen",
     "p9": "planning and importing",
     "p10": "the host",
 }

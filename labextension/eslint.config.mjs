@@ -46,7 +46,13 @@ export default tseslint.config(
   {
     files: ['scripts/**/*.mjs', 'tests/*.mjs', '*.mjs', '*.cjs', 'tests/*.cjs'],
     languageOptions: {
-      globals: { process: 'readonly', console: 'readonly', module: 'writable', require: 'readonly' }
+      globals: {
+        process: 'readonly',
+        console: 'readonly',
+        module: 'writable',
+        require: 'readonly',
+        globalThis: 'readonly'
+      }
     },
     rules: { '@typescript-eslint/no-require-imports': 'off' }
   },

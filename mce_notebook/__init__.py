@@ -55,8 +55,12 @@ _HOMES = {
 }
 
 
-# What Jupyter looks for in a package; no public names of ours.
-_HOOKS = {"_jupyter_server_extension_points": "mce_notebook.frontends.server"}
+# What Jupyter and our own layers look for here; no public names.
+_HOOKS = {
+    "_jupyter_server_extension_points": "mce_notebook.frontends.server",
+    # Behind `Sweep.widget`, which lies below the front ends.
+    "_SweepWidget": "mce_notebook.frontends.widget",
+}
 
 
 class _CallableModule(ModuleType):

@@ -115,7 +115,10 @@ def read_cell(
         depends=options.depends,
         shared=bound.grid.shared,
     )
-    drawn = ("global RNG: each point gets its own stream",) if experiment.global_rng == "seeded" else ()
+    # Packages that may draw are seeded for too, but nobody knows whether they do: only what is sure is said.
+    fixed = any(warning.startswith("seed fixed at") and "`seed`" in warning for warning in experiment.version.warnings)
+    sure = experiment.version.draws_globally and not fixed
+    drawn = ("global RNG: each point gets its own stream",) if sure else ()
     offers = [_offered(offer, nest.cell) for offer in nest.offers]
     notes = (*bound.notes, *drawn, *experiment.version.warnings, *offers)
     if any(setup.enclosing for setup in bound.setups) and options.order == "coarse":

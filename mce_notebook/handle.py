@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 # While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
 LISTEN_SECONDS = 0.5
+# It does not look at every block that comes, on cores that compute the next ones, but again after this share of the
+# time that is left at best, and of the time it has waited: a wrong estimate must not make anybody wait long.
+SHARE_LEFT = 0.2
+SHARE_WAITED = 0.05
+SHORTEST_SECONDS = 0.01
 RUNNING = ("queued", "starting", "running", "draining")
 
 
@@ -108,6 +113,18 @@ class Sweep:
         """queued, running, paused, done, cancelled, stopped or interrupted."""
         return str(self.progress.state)
 
+    def widget(self) -> Any:
+        """Return the live view as a widget, for notebooks that JupyterLab with our extension does not show.
+
+        Raises
+        ------
+        ViewError
+            If this installation has no JavaScript of ours.
+        """
+        import mce_notebook
+
+        return mce_notebook._SweepWidget(self)
+
     def result(self, *, stale: bool = False, timeout: float | None = None) -> "xr.Dataset":
         """Wait until every point that will run has run, then return the dataset.
 
@@ -163,7 +180,8 @@ class Sweep:
             ) from None
 
     def _wait(self, timeout: float | None) -> "Progress":
-        end = None if timeout is None else time.monotonic() + timeout
+        begun = time.monotonic()
+        end = None if timeout is None else begun + timeout
         while True:
             progress = self.progress
             if progress.state == "interrupted" and self._revive():
@@ -173,7 +191,12 @@ class Sweep:
             left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
             if left <= 0:
                 raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
-            self._listen(left)
+            ahead = 0.0 if progress.eta is None else progress.eta[0]
+            pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
+            if pause >= SHORTEST_SECONDS:
+                time.sleep(pause)
+            else:
+                self._listen(left)
 
     def rows(self, sink: str | None = None) -> Any:
         """Return what the plain loops would have built: the list, array or dict named `sink`.
@@ -378,7 +401,7 @@ class Sweep:
     def _live_grid(self) -> Grid:
         """Return the declared grid with the objects its axes may hold."""
         grid = self._declaration().grid
-        if all(c.values is not None for part in grid.parts for axis in part.axes for c in axis.coordinates):
+        if grid.whole:
             return grid
         return grid.with_object_values(self._loaded()[1])
 

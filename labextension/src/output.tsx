@@ -14,11 +14,13 @@ import type { SweepOutput } from './view/types';
 
 export const MIME_TYPE = 'application/vnd.mce.sweep+json';
 
-/** HTML has 50, and less comes first; below those of a notebook's own widgets nothing of ours would be seen. */
+/** HTML has 50 and pictures more; what is less is preferred. */
 const RANK = 30;
 
 /** One sweep as a widget of JupyterLab's: in an output, in a tab. */
 export class SweepWidget extends PreactWidget {
+  private picture: string | undefined;
+
   constructor(
     private readonly transport: Transport,
     private shown: SweepOutput | null = null,
@@ -28,8 +30,9 @@ export class SweepWidget extends PreactWidget {
     this.addClass('mce-SweepWidget');
   }
 
-  display(sweep: SweepOutput): void {
+  display(sweep: SweepOutput, picture?: string): void {
     this.shown = sweep;
+    this.picture = picture;
     this.refresh();
   }
 
@@ -44,6 +47,7 @@ export class SweepWidget extends PreactWidget {
         name={shown.name}
         transport={this.transport}
         last={shown.state}
+        picture={this.picture}
         fill={this.fill}
       />
     );
@@ -66,7 +70,8 @@ export class SweepRenderer extends Panel implements IRenderMime.IRenderer {
     if (typeof data?.id !== 'string' || typeof data.name !== 'string') {
       throw new Error('This output names no sweep.');
     }
-    this.widget.display(data);
+    const picture = model.data['image/png'];
+    this.widget.display(data, typeof picture === 'string' ? picture : undefined);
   }
 }
 

@@ -13,8 +13,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
   id: 'mce-notebook:status',
   description: 'Says at the foot of the window how many sweeps run.',
   autoStart: true,
-  requires: [IStatusBar, ILive],
-  activate: (app: JupyterFrontEnd, bar: IStatusBar, { transport }: ILive) => {
+  requires: [ILive],
+  // Notebook 7 has none.
+  optional: [IStatusBar],
+  activate: (app: JupyterFrontEnd, { transport }: ILive, bar: IStatusBar | null) => {
+    if (!bar) {
+      return;
+    }
     const item = new Widget();
     item.addClass('mce-Status');
     const button = document.createElement('button');

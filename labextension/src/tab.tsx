@@ -48,6 +48,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
           const content = new SweepWidget(live.transport, { id: key, name, root: '' }, true);
           tab = Object.assign(new MainAreaWidget({ content }), { sweep: { key, name } });
           tab.id = `mce-sweep-${key}`;
+          tab.toolbar.hide();
           tab.title.label = name;
           tab.title.caption = `Sweep ${name}`;
           tab.title.icon = runIcon;

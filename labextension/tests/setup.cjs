@@ -16,3 +16,6 @@ Object.assign(globalThis, {
     disconnect() {}
   }
 });
+
+// jsdom complains at length instead of saying that it has no canvas.
+globalThis.HTMLCanvasElement.prototype.getContext = () => null;

@@ -57,7 +57,7 @@ class Coordinate:
     values : sequence or None
         What the function receives, of the type the user's loop would yield; None where only labels are known.
     labels : ndarray, shape (n,)
-        What people see and select by, of kind b, i, f, c, U or M; strings for objects and mixed kinds.
+        What people see and select by, of kind b, i, f, c, U, M or m; strings for objects and mixed kinds.
     kind : str
         Type of every value (see `values.kind_of`), `mixed` for several packable types, `object` where only
         pickle keeps them.
@@ -149,7 +149,7 @@ class Coordinate:
         if not is_simple(value) or (isinstance(value, str) and self.labels.dtype.kind != "M"):
             return np.empty(0, dtype=np.int64)
         wanted = canonical(value) if not isinstance(value, str) else canonical(np.datetime64(value))
-        if self.labels.dtype.kind == "M":
+        if self.labels.dtype.kind in "Mm":
             column = np.array(canonical_column(self.labels), dtype=object)
             return np.flatnonzero(column == wanted)
         return match_number(self.labels, value)

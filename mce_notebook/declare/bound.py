@@ -80,7 +80,9 @@ class Binding:
         self.listings = binder.listings()
         records = {name: keys for listing in self.listings for name, keys in listing.records.items()}
         grid = binder.grid(self.listings)
-        outline, body, outputs = self.reading.lower(records)
+        columns = [column for part in grid.parts for axis in part.axes for column in axis.coordinates]
+        several = {column.name for column in columns if column.kind in ("mixed", "object")}
+        outline, body, outputs = self.reading.lower(records, {column.name for column in columns} - several)
         generators = tuple(g for listing in self.listings for g in listing.generators)
         setups = self._setups(records, generators)
         body = [*self._unpacking(records, body), *body]

@@ -37,6 +37,7 @@ _BUILTINS = (
     np.ufunc,
 )
 _MODULES_THAT_DRAW = frozenset({"random", "numpy.random"})
+_SETTERS = frozenset({"seed", "set_state"})
 _LONGEST_CONSTANT = 1000
 
 
@@ -140,6 +141,7 @@ class Walk(Graph):
             warnings=tuple(self._warnings),
             complete=self._complete,
             uses_global_rng=self.uses_global_rng,
+            draws_globally=self.draws_globally,
         )
         return Closure(
             version=version,
@@ -303,13 +305,12 @@ class Walk(Graph):
     def _draws(self, value: Any) -> None:
         """Note functions that draw from, or set, the global state of `random` or `numpy.random`."""
         bound = getattr(value, "__self__", None)
-        if bound is np.random.mtrand._rand or bound is getattr(random, "_inst"):  # noqa: B009 - a private name
-            self.uses_global_rng = True
-        elif getattr(value, "__module__", None) == "numpy.random" and not isinstance(value, type):
-            self.uses_global_rng = self.uses_global_rng or getattr(value, "__name__", "") in (
-                "seed",
-                "set_state",
-            )
+        sets = getattr(value, "__module__", None) == "numpy.random" and getattr(value, "__name__", "") in _SETTERS
+        if sets or bound is np.random.mtrand._rand or bound is getattr(random, "_inst"):  # noqa: B009 - a private name
+            self._draws_globally()
+
+    def _draws_globally(self) -> None:
+        self.uses_global_rng = self.draws_globally = True
 
     def _builtin(self, value: Any, label: str) -> str:
         bound = getattr(value, "__self__", None)
@@ -379,7 +380,8 @@ class Walk(Graph):
 
     def _module(self, module: types.ModuleType, label: str) -> str:
         source = self._module_origin(module.__name__)
-        self.uses_global_rng = self.uses_global_rng or module.__name__ in _MODULES_THAT_DRAW
+        if module.__name__ in _MODULES_THAT_DRAW:
+            self._draws_globally()
         if source.kind != "local" or module.__name__ == "__main__":
             return f"module {module.__name__}"
         node = self._node(module, f"module `{module.__name__}`", is_code=True)
@@ -392,7 +394,7 @@ class Walk(Graph):
 
     def _generator(self, value: Any, label: str) -> str:
         if value is np.random.mtrand._rand or value is getattr(random, "_inst"):  # noqa: B009
-            self.uses_global_rng = True
+            self._draws_globally()
             return "the global generator"
         raise hazards.captured_generator(value, label)
 

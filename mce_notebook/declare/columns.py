@@ -26,10 +26,13 @@ from mce_notebook.declare.values import (
     Labels,
     Token,
     canonical,
+    canonical_column,
     datetime64,
     is_simple,
+    is_span,
     kind_of,
     text_labels,
+    timedelta64,
 )
 from mce_notebook.errors import GridError
 
@@ -208,6 +211,8 @@ def _labels_of_array(values: npt.NDArray[Any]) -> Labels | None:
         return labels if np.array_equal(labels, values, equal_nan=True) else None
     if kind == "M":
         return values if np.datetime_data(values.dtype)[0] not in UNUSUAL_UNITS else None
+    if kind == "m":
+        return values if is_span(values.dtype) else None
     return values if kind == "b" or (kind == "U" and _plain_text(values.tolist())) else None
 
 
@@ -230,13 +235,24 @@ def _labels_of_list(name: str, values: Values, kinds: set[str]) -> Labels | None
         return _inexact(values, np.complex128 if "complex" in families else np.float64, "int" in families)
     if families == {"date"} or (families == {"other"} and all(hasattr(value, "to_datetime64") for value in values)):
         return _dates(values)
+    if families == {"span"} or (families == {"other"} and all(hasattr(value, "to_timedelta64") for value in values)):
+        return _spans(values)
     return None
 
 
 def _family(kind: str) -> str:
     if kind.startswith("numpy:"):
-        return {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "U": "text", "M": "date"}[kind[7]]
-    named = {"bool": "bool", "int": "int", "float": "float", "complex": "complex", "str": "text"}
+        return {
+            "b": "bool",
+            "i": "int",
+            "u": "int",
+            "f": "float",
+            "c": "complex",
+            "U": "text",
+            "M": "date",
+            "m": "span",
+        }[kind[7]]
+    named = {"bool": "bool", "int": "int", "float": "float", "complex": "complex", "str": "text", "timedelta": "span"}
     return named.get(kind, "date" if kind in ("date", "datetime") else "other")
 
 
@@ -263,6 +279,13 @@ def _dates(values: Values) -> Labels | None:
     if any(np.datetime_data(date.dtype)[0] in UNUSUAL_UNITS for date in dates):
         return None
     return np.array(dates)
+
+
+def _spans(values: Values) -> Labels | None:
+    labels: Labels = np.array([timedelta64(value) for value in values])
+    # The finest unit is taken for all, in which the longest may not fit.
+    exact = is_span(labels.dtype) and canonical_column(labels) == [canonical(value) for value in values]
+    return labels if exact else None
 
 
 def _objects(name: str, values: list[Any], token: Token | None) -> Coordinate:

@@ -39,6 +39,8 @@ class Graph:
         Local modules reached, and the names read from each.
     uses_global_rng : bool
         Whether anything reached draws, or may draw, from the global generators.
+    draws_globally : bool
+        Whether code of the user's itself does.
     """
 
     # By exact type first, then the first condition that holds.
@@ -48,6 +50,7 @@ class Graph:
     def __init__(self) -> None:
         self.module_values: dict[str, dict[str, None]] = {}
         self.uses_global_rng = False
+        self.draws_globally = False
         self._complete = True
         self._nodes: list[Node] = []
         self._tokens: dict[int, str] = {}

@@ -305,12 +305,23 @@ class Grid:
         return cls(parts, mask)
 
     def object_values(self) -> dict[str, list[Any]]:
-        """Return the values that records cannot hold, by `part/name`, to be pickled."""
-        return {
+        """Return what records cannot hold, to be pickled: values by `part/name`, guards by `part/all guards`."""
+        values: dict[str, list[Any]] = {
             key: list(column.values)
             for key, column in self._columns()
             if column.kind == "object" and column.values is not None
         }
+        for number, part in enumerate(self.parts):
+            if not all(guard.recordable for guard in part.guards):
+                # No name of a coordinate has a blank in it.
+                values[f"{number}/all guards"] = list(part.guards)
+        return values
+
+    @property
+    def whole(self) -> bool:
+        """Whether every value and every guard is here, and not only what records keep of them."""
+        known = all(column.values is not None for _, column in self._columns())
+        return known and all(guard.whole for part in self.parts for guard in part.guards)
 
     def with_object_values(self, values: Mapping[str, Sequence[Any]], live: "Grid | None" = None) -> "Grid":
         """Return this grid with the values that `object_values` gave; those `live` has too are taken from there."""

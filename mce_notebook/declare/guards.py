@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mce_notebook.declare.values import pack_value
 from mce_notebook.declare.vectors import Unvectorisable, column_of, evaluate
 from mce_notebook.errors import GridError
 
@@ -54,6 +55,18 @@ class Guard:
         if self.expression is not None:
             return self.expression
         return getattr(self.function, "__name__", "a function") if self.function is not None else "a function"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be evaluated here: a record keeps no functions."""
+        if self.expression is None:
+            return self.function is not None
+        return _names_read(self.expression) <= {*self.names, *self.constants, *MODULES, *dir(builtins)}
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a record keeps all of it: an expression over values that have a text form."""
+        return self.expression is not None and all(pack_value(value) is not None for value in self.constants.values())
 
     def test(self) -> Callable[..., Any]:
         """Return the function of the values of `names` that tells whether a point is kept."""

@@ -190,7 +190,7 @@ def match_labels(ours: Coordinate, theirs: Coordinate) -> Indices:
     at = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
     rows = order[at]
     same = known[rows] == wanted
-    if known.dtype.kind in "fM":
+    if known.dtype.kind in "fMm":
         # Missing values sort last and equal nothing, themselves included.
         same |= np.isnan(known[rows]) & np.isnan(wanted)
     return np.where(same, rows, -1)

@@ -82,7 +82,7 @@ class Part:
         found = {}
         for name, (dimension, coordinate) in self.coordinates.items():
             label = coordinate.labels[index // self.strides[dimension] % self.shape[dimension]]
-            found[name] = label if label.dtype.kind == "M" else label.item()
+            found[name] = label if label.dtype.kind in "Mm" else label.item()
         return found
 
     def tuples(self, indices: Indices, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:

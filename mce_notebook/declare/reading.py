@@ -2,7 +2,7 @@
 
 import ast
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.declare import independence
@@ -84,10 +84,12 @@ class Reading:
         axes -= whole.keys()
         return Scope(axes, positions, self.counters, self.aliases, whole)
 
-    def lower(self, records: Mapping[str, list[str]] | None = None) -> tuple[Outline, list[ast.stmt], list[str]]:
-        """Slots, statements of the point's function and names of its outputs."""
+    def lower(
+        self, records: Mapping[str, list[str]] | None = None, plain: Collection[str] = ()
+    ) -> tuple[Outline, list[ast.stmt], list[str]]:
+        """Slots, statements of the point's function and names of its outputs; `plain` as `Outline` has it."""
         body = copy.deepcopy(self.point)
-        outline = Outline(self.scope(records))
+        outline = Outline(self.scope(records), plain)
         outline.run(body)
         taken = {*self.names, *(c for level in self.levels for c in level.counters)}
         taken |= {key for keys in (records or {}).values() for key in keys}

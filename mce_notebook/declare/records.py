@@ -98,6 +98,10 @@ def _plain(column: npt.NDArray[Any]) -> list[Any]:
         return [number if np.isfinite(number) else str(number) for number in column.tolist()]
     if column.dtype.kind == "c":
         return [str(number) for number in column.tolist()]
+    if column.dtype.kind == "m":
+        # Numbers of the unit that the record names.
+        spans: list[Any] = column.astype(np.int64).tolist()
+        return spans
     if column.dtype.kind == "M":
         return [str(date) for date in column]
     plain: list[Any] = column.tolist()
@@ -179,6 +183,8 @@ def _values(kind: str, labels: npt.NDArray[Any]) -> Values | None:
         return labels.astype("M8[D]").tolist()  # type: ignore[no-any-return]
     if kind == "datetime":
         return labels.astype("M8[us]").tolist()  # type: ignore[no-any-return]
+    if kind == "timedelta":
+        return labels.astype("m8[us]").tolist()  # type: ignore[no-any-return]
     return None
 
 

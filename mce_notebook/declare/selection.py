@@ -281,7 +281,13 @@ def with_object_values(grid: "Grid", values: Mapping[str, Sequence[Any]], live: 
                 typed = column.typed or (b"",) * len(given)
                 here = [own.get((name, known), value) for known, value in zip(typed, given, strict=True)]
                 changed[name] = replace(column, values=here, _hashed={})
-        parts.append(_with_coordinates(part, changed) if changed else part)
+        changed_part = _with_coordinates(part, changed) if changed else part
+        guards = values.get(f"{number}/all guards")
+        if guards is not None:
+            if len(guards) != len(part.guards):
+                raise GridError(f"The grid has {len(part.guards)} guards but {len(guards)} were kept.")
+            changed_part = Part(changed_part.axes, tuple(guards))
+        parts.append(changed_part)
     return replace(grid, parts=tuple(parts))
 
 

@@ -4,7 +4,7 @@ import ast
 import json
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.declare.names import Write, callee, targets
@@ -84,11 +84,17 @@ class Slot:
             # Nothing written and None written would look alike.
             self.mark()
 
-    def mark(self) -> None:
-        """Add an output that tells whether the slot was filled, where there is nothing else to tell."""
+    def mark(self, plain: Collection[str] = ()) -> None:
+        """Add an output where there is nothing else to tell: that the slot was filled.
+
+        Where all that is written is an axis of `plain`, or a counter, its value tells that as well.
+        """
         self.hints.append(self.base)
+        known = self.value.get("axis") in plain or not {"position", "counter"}.isdisjoint(self.value)
         for site in self.sites:
-            site.values.append(ast.copy_location(ast.Constant(True), site.write))
+            always = known and self.always and not self.dims
+            told = site.leaves[0][1] if always else ast.copy_location(ast.Constant(True), site.write)
+            site.values.append(told)
 
     @property
     def constants(self) -> list[str]:
@@ -149,10 +155,13 @@ class Outline:
     ----------
     scope : Scope
         Meaning of names.
+    plain : collection of str
+        Axes whose values are of one kind that can be an output.
     """
 
-    def __init__(self, scope: Scope):
+    def __init__(self, scope: Scope, plain: Collection[str] = ()):
         self.scope = scope
+        self.plain = plain
         self.slots: list[Slot] = []
         self.ends: dict[int, bool] = {}
         self._ends: list[frozenset[int]] = []
@@ -169,7 +178,7 @@ class Outline:
             slot.always = bool(slot.dims) or all(number in end for end in self._ends)
             slot.settle()
         if self.slots and not any(slot.hints for slot in self.slots):
-            self.slots[0].mark()
+            self.slots[0].mark(self.plain)
 
     def slot_of(self, write: Write) -> tuple[Slot, "Site"] | None:
         """Return the slot a statement fills and what it fills it with, None where control never gets."""

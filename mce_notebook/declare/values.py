@@ -73,10 +73,12 @@ def is_simple(value: Any) -> bool:
 
 
 def canonical_column(labels: Labels) -> list[bytes]:
-    """Return the canonical bytes of every label of a native column (kinds b, i, f, c, U, M)."""
+    """Return the canonical bytes of every label of a native column (kinds b, i, f, c, U, M, m)."""
     kind = labels.dtype.kind
     if kind == "M":
         return _canonical_dates(labels)
+    if kind == "m":
+        return [_span(value) for value in labels]
     if kind == "i":
         return [b"i%d" % number for number in labels.tolist()]
     write = {"b": _bool, "f": _float, "c": _complex, "U": _text}[kind]
@@ -164,8 +166,31 @@ def _date(value: Any) -> bytes:
 
 def _span(value: Any) -> bytes:
     if isinstance(value, np.timedelta64):
+        unit, count = np.datetime_data(value.dtype)
+        if unit in _NANOSECONDS and not np.isnat(value):
+            # Not by NumPy, which wraps around silently beyond 292 years of nanoseconds.
+            return b"d%d" % (int(value.astype(np.int64)) * count * _NANOSECONDS[unit])
         return b"d" + str(value.astype("m8[ns]").astype(np.int64)).encode()
-    return b"d%d" % ((value.days * 86_400_000_000 + value.seconds * 1_000_000 + value.microseconds) * 1000)
+    micros = value.days * 86_400_000_000 + value.seconds * 1_000_000 + value.microseconds
+    # The Timedelta of pandas has nanoseconds as well.
+    return b"d%d" % (micros * 1000 + int(getattr(value, "nanoseconds", 0)))
+
+
+_NANOSECONDS = {
+    "W": 604_800 * 10**9,
+    "D": 86_400 * 10**9,
+    "h": 3600 * 10**9,
+    "m": 60 * 10**9,
+    "s": 10**9,
+    "ms": 10**6,
+    "us": 10**3,
+    "ns": 1,
+}
+
+
+def is_span(dtype: np.dtype[Any]) -> bool:
+    """Whether a type holds lengths of time in a unit that is always as long: weeks to nanoseconds."""
+    return dtype.kind == "m" and np.datetime_data(dtype)[0] in _NANOSECONDS
 
 
 def _canonical_dates(column: Labels) -> list[bytes]:
@@ -279,6 +304,16 @@ def datetime64(value: Any) -> np.datetime64:
     return np.datetime64(value, "us" if isinstance(value, dt.datetime) else "D")
 
 
+def timedelta64(value: Any) -> np.timedelta64:
+    """Return a length of time as timedelta64 that is exactly as long."""
+    if isinstance(value, np.timedelta64):
+        return value
+    if hasattr(value, "to_timedelta64"):
+        span: np.timedelta64 = value.to_timedelta64()
+        return span
+    return np.timedelta64(value, "us")
+
+
 def text_label(value: Any) -> str:
     """Return the string by which people see and select a value that has no native label."""
     if isinstance(value, Labelled):
@@ -329,6 +364,8 @@ def kind_of(value: Any) -> str:
             return kind
     if isinstance(value, dt.datetime) and type(value) is dt.datetime:
         return "datetime" if value.tzinfo is None and not value.fold else "object"
+    if isinstance(value, np.timedelta64):
+        return f"numpy:{value.dtype.str}" if is_span(value.dtype) else "object"
     if isinstance(value, np.generic) and value.dtype.kind in "biufcUM" and value.dtype.itemsize <= 16 * 50:
         return f"numpy:{value.dtype.str}"
     return "object"
@@ -342,6 +379,7 @@ _KINDS: dict[str, type] = {
     "complex": complex,
     "str": str,
     "date": dt.date,
+    "timedelta": dt.timedelta,
 }
 
 
@@ -360,6 +398,10 @@ def pack_value(value: Any) -> Any:
         return [kind, value]
     if kind in ("date", "datetime"):
         return [kind, value.isoformat()]
+    if isinstance(value, np.timedelta64):
+        return [kind, str(int(value.astype(np.int64)))]
+    if isinstance(value, dt.timedelta):
+        return [kind, str(value // dt.timedelta(microseconds=1))]
     if kind.startswith("numpy:"):
         return [kind, str(value)]
     return [kind, repr(value)]
@@ -370,6 +412,8 @@ def unpack_value(packed: Any) -> Any:
     kind, text = packed
     if kind.startswith("numpy:"):
         dtype = np.dtype(kind.removeprefix("numpy:"))
+        if dtype.kind == "m":
+            return np.array([int(text)]).view(dtype)[0]
         return np.bool_(text == "True") if dtype.kind == "b" else np.array([text]).astype(dtype)[0]
     return _READERS[kind](text)
 
@@ -384,4 +428,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "str": str,
     "date": dt.date.fromisoformat,
     "datetime": dt.datetime.fromisoformat,
+    "timedelta": lambda text: dt.timedelta(microseconds=int(text)),
 }

@@ -123,6 +123,8 @@ class _Evaluator:
         column = self.value(node)
         if column.dtype.kind == "U":
             raise Unvectorisable
+        if column.dtype.kind == "m":
+            raise Unvectorisable
         return column if column.dtype.kind == "b" else column != 0
 
     def value(self, node: ast.expr) -> Column:
@@ -310,7 +312,7 @@ def _whole(column: Column, reach: int) -> None:
 
 def _comparable(first: Column, second: Column) -> None:
     kinds = {"U" if column.dtype.kind == "U" else "n" for column in (first, second)}
-    if len(kinds) != 1:
+    if len(kinds) != 1 or (first.dtype.kind == "m") != (second.dtype.kind == "m"):
         raise Unvectorisable
     if {first.dtype.kind, second.dtype.kind} == {"i", "f"} and max(_reach(first), _reach(second)) > EXACT:
         raise Unvectorisable

@@ -24,6 +24,8 @@ class Version:
         False when something reached could not be hashed; it is then compared by its type alone.
     uses_global_rng : bool
         Whether anything reached draws, or may draw, from the global state of `random` or `numpy.random`.
+    draws_globally : bool
+        Whether code of the user's itself names what draws from it, or sets it; installed packages are not looked into.
     """
 
     hash: str
@@ -32,6 +34,7 @@ class Version:
     warnings: tuple[str, ...] = ()
     complete: bool = True
     uses_global_rng: bool = False
+    draws_globally: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -42,6 +45,7 @@ class Version:
             "warnings": list(self.warnings),
             "complete": self.complete,
             "uses_global_rng": self.uses_global_rng,
+            "draws_globally": self.draws_globally,
         }
 
     @classmethod

@@ -12,7 +12,8 @@ from mce_notebook.errors import DeclarationError
 ONE, LINEAR, LOGARITHMIC = "one value", "linear", "logarithmic"
 # Longer lists are written as expressions of NumPy.
 LISTED = 12
-_NARROW = {"width": "7.5em"}
+_NARROW = {"width": "10em"}
+_SHORT = {"description_width": "4em"}
 
 
 class Parameter(ABC):
@@ -30,7 +31,7 @@ class Parameter(ABC):
     def __init__(self, name: str, abbreviation: Any, changed: Callable[[], None]):
         self.name = name
         self._changed = changed
-        self._count = ipywidgets.Label(layout={"width": "6em", "justify_content": "flex-end"})
+        self._count = ipywidgets.Label(layout={"width": "3.5em", "justify_content": "flex-end"})
         self.editors = self._editors(abbreviation)
         for editor in self.editors:
             editor.observe(self._edited, "value")
@@ -59,7 +60,7 @@ class Parameter(ABC):
     def _edited(self, _: Any) -> None:
         try:
             count = len(self.values())
-            self._count.value = "fixed" if count == 1 else f"{count:,} values"
+            self._count.value = "fixed" if count == 1 else f"{count:,}"
         except DeclarationError:
             self._count.value = "?"
         self._changed()
@@ -79,10 +80,20 @@ class Numbers(Parameter):
             tooltip=f"how the values of {self.name} are spaced",
         )
         number = ipywidgets.IntText if self._whole else ipywidgets.FloatText
-        self._low = number(value=low, layout=_NARROW, tooltip=f"first value of {self.name}")
-        self._high = number(value=high, layout=_NARROW, tooltip=f"last value of {self.name}")
+        self._low = number(
+            value=low, description="from", style=_SHORT, layout=_NARROW, tooltip=f"first value of {self.name}"
+        )
+        self._high = number(
+            value=high, description="to", style=_SHORT, layout=_NARROW, tooltip=f"last value of {self.name}"
+        )
         self._number = ipywidgets.BoundedIntText(
-            value=count, min=2, max=1_000_000, layout={"width": "5em"}, tooltip=f"number of values of {self.name}"
+            value=count,
+            min=2,
+            max=1_000_000,
+            description="values",
+            style=_SHORT,
+            layout=_NARROW,
+            tooltip=f"number of values of {self.name}",
         )
         self._spacing.observe(lambda _: self._show(), "value")
         self._show()

@@ -126,7 +126,9 @@ def _start(name: str, count: int | None, say: Say) -> str:
         if state.get("refused"):
             raise ClusterError(message)
         if time.monotonic() - began > START_SECONDS:
-            raise ClusterError(f"{name} is not ready after an hour: {message}. It goes on trying; `stop {name}` ends it.")
+            raise ClusterError(
+                f"{name} is not ready after an hour: {message}. It goes on trying; `stop {name}` ends it."
+            )
         time.sleep(0.1)
     seconds = time.monotonic() - began
     slots = host.state().get("workers", 0)
@@ -141,7 +143,11 @@ def _stop(name: str, found: list[HostHandle], sure: bool) -> str:
         )
     for host in found:
         stop_host(host)
-    return f"{name} is stopped, and its jobs are cancelled." if any(_batch(host) for host in found) else f"{name} is stopped."
+    return (
+        f"{name} is stopped, and its jobs are cancelled."
+        if any(_batch(host) for host in found)
+        else f"{name} is stopped."
+    )
 
 
 def _batch(host: HostHandle) -> bool:

@@ -12,9 +12,9 @@ from mce_notebook.errors import SweepError
 from mce_notebook.frontends import server_clusters
 from mce_notebook.frontends.explore import LiveProgress
 from mce_notebook.frontends.server_actions import perform
-from mce_notebook.frontends.slices import Slices
-from mce_notebook.store.catalog import remembered_roots
+from mce_notebook.frontends.slices import Slices, source_of
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.roots import remembered_roots
 from mce_notebook.sweep import open as open_sweep
 from mce_notebook.view.live import Feed
 from mce_notebook.view.progress import duration
@@ -169,7 +169,7 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]
             folder = self._feed.follower(key).sweep.paths.folder
             handle = open_sweep(folder.name, folder.parent)
             failures = handle.failures
-            parts = [_heading(handle.name), LiveProgress(handle), Slices(handle)]
+            parts = [_heading(handle.name), LiveProgress(handle), Slices(source_of(handle))]
             if failures:
                 parts.append(ipywidgets.HTML(failures._repr_html_(), layout={"overflow": "auto"}))
         except (SweepError, FileNotFoundError) as error:

@@ -14,7 +14,7 @@ import ipywidgets
 from mce_notebook.calls import STREAMS, read_call
 from mce_notebook.errors import DeclarationError, SweepError
 from mce_notebook.frontends.abbreviations import Fixed, Parameter, parameter
-from mce_notebook.frontends.slices import Slices
+from mce_notebook.frontends.slices import Slices, source_of
 from mce_notebook.preview import estimate
 from mce_notebook.store.layout import checked_name, find_root
 from mce_notebook.sweep import sweep
@@ -57,7 +57,7 @@ def explore(subject: Any, *, store: str | Path | None = None, **abbreviations: A
         return Explorer(subject, abbreviations, store)
     if abbreviations:
         raise DeclarationError(f"Data have no parameters; leave out {', '.join(abbreviations)}.")
-    return Slices(subject)
+    return Slices(source_of(subject))
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
@@ -159,7 +159,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def points(self) -> int:
         """Number of points chosen."""
         sizes = [len(one.values()) for one in self._parameters]
-        return math.prod(sizes) * self._replicates.value
+        return int(math.prod(sizes) * self._replicates.value)
 
     @property
     def cell(self) -> str:
@@ -264,7 +264,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             arguments["block"] = False
         self.sweep = sweep(self._fn, store=self._store, **arguments)
         view = LiveProgress(self.sweep)
-        self._live.children = [view, Slices(self.sweep)]
+        self._live.children = [view, Slices(source_of(self.sweep))]
         self._say(f"Launched. The dataset is mce.open({self.sweep.name!r}).dataset.")
 
     def _show_cell(self) -> None:

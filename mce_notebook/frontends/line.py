@@ -25,7 +25,7 @@ VALUES = {
     "confirm-above": "refuse to start if the estimate is above this many core-hours, such as 10h",
     "depends": "files whose content belongs to the version, between commas",
     "dims": "names for the dimensions of array outputs, such as trace=iteration",
-    "plot": "the output to draw",
+    "plot": "the output to draw, live, below the progress",
 }
 # Options of the front ends themselves.
 OWN = {

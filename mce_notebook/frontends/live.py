@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import SweepError
+from mce_notebook.errors import SweepError, ViewError
 from mce_notebook.store.catalog import Store
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.mime import bundle
@@ -30,12 +30,16 @@ class LiveView:
     sweep : Sweep
     value : str, optional
         The output that the picture at the end shows.
+    widget : bool
+        Show a widget with it, where our extension cannot be.
     """
 
-    def __init__(self, sweep: "Sweep", value: str | None = None):
+    def __init__(self, sweep: "Sweep", value: str | None = None, *, widget: bool = False):
         self._store = Store(sweep.folder.parent).sweep(sweep.name)
         self._number = sweep.launched.declaration.number if sweep.launched is not None else None
         self._value = value
+        self._widget = _widget(sweep) if widget else None
+        self._types: dict[str, Any] = {}
         self._stop = threading.Event()
         self._snapshot: Snapshot | None = None
         self._meter = Meter()
@@ -60,6 +64,9 @@ class LiveView:
     def stop(self) -> None:
         """Leave the output as it is."""
         self._stop.set()
+        if self._widget is not None:
+            # It still answers questions, but follows nothing.
+            self._widget.displayed = False
         self._join(1.0)
 
     def finish(self, timeout: float = 10.0) -> None:
@@ -98,4 +105,22 @@ class LiveView:
     def _bundle(self, progress: Progress, *, picture: bool = False) -> dict[str, Any]:
         assert self._snapshot is not None
         self._shown = progress.text()
-        return bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)
+        found = bundle(self._store, self._snapshot, progress, picture=picture, value=self._value)
+        if self._widget is not None and not self._types:
+            self._types = _types(self._widget)
+        return {**found, **self._types}
+
+
+def _widget(sweep: "Sweep") -> Any:
+    """Return the widget of a sweep; None where this installation has none, so that HTML is shown."""
+    try:
+        return sweep.widget()
+    except ViewError:
+        return None
+
+
+def _types(widget: Any) -> dict[str, Any]:
+    shown = widget._repr_mimebundle_()
+    data = shown[0] if isinstance(shown, tuple) else shown
+    # The rest of the bundle says more than `SweepWidget(...)`.
+    return {name: value for name, value in dict(data or {}).items() if name.startswith("application/")}

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -179,6 +180,7 @@ class SweepMagics(Magics):
             "line_axes": line.axes or None,
             "axes": line.chosen_axes,
             "store": line.values.get("store") or self.store or None,
+            "notebook": notebook_path(self._ip.user_ns),
             "adopt": "adopt" in line.flags,
             "replace": "replace" in line.flags,
             # Line 1 of the cell, as JupyterLab counts, is the one with `%%sweep`.
@@ -221,6 +223,8 @@ class SweepMagics(Magics):
         view = self._view(handle, line) if self.live and hasattr(self._ip, "kernel") else None
         if view is not None:
             view.start()
+            if "plot" in line.values:
+                handle.plot(value=line.values["plot"]).show(wait=False)
         if waits:
             self._wait(handle)
             if view is not None:
@@ -235,7 +239,8 @@ class SweepMagics(Magics):
         if key in self._views:
             # The cell was run again: the output of the earlier run is gone or stays as it is.
             self._views[key].stop()
-        self._views[key] = LiveView(handle, line.values.get("plot"))
+        widget = without_extension(self._ip.user_ns)
+        self._views[key] = LiveView(handle, line.values.get("plot"), widget=widget)
         return self._views[key]
 
     def _wait(self, handle: "Sweep") -> None:
@@ -284,7 +289,9 @@ class SweepMagics(Magics):
 
         verb, name, count = (*line.words, "", "", "")[:3] if line.words else ("list", "", "")
         if len(line.words) > 3 or (count and not count.isdigit()):
-            raise OptionError("Write %cluster VERB NAME, and a number of slots for start and resize. %cluster? explains.")
+            raise OptionError(
+                "Write %cluster VERB NAME, and a number of slots for start and resize. %cluster? explains."
+            )
         tell(act(verb, name, int(count) if count else None, sure="yes" in line.flags, say=tell))
 
     def _clean(self, action: Callable[[], Any]) -> Any:
@@ -315,6 +322,17 @@ def unattended(shell: "InteractiveShell") -> bool:
     """
     kernel = getattr(shell, "kernel", None)
     return kernel is not None and not getattr(kernel, "_allow_stdin", True)
+
+
+def without_extension(namespace: dict[str, Any]) -> bool:
+    """Whether a notebook runs where our extension cannot be: VS Code names its file, Colab brings a module."""
+    return "__vsc_ipynb_file__" in namespace or "google.colab" in sys.modules
+
+
+def notebook_path(namespace: dict[str, Any]) -> str:
+    """Return the path of the notebook a kernel belongs to, as the server or VS Code told it; empty elsewhere."""
+    told = namespace.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME") or ""
+    return str(told) if str(told).endswith(".ipynb") else ""
 
 
 def _bound(cell: str) -> set[str]:

@@ -89,7 +89,7 @@ def rewrite(source: str, name: str | None = None) -> dict[str, Any]:
         nest = _nest(cell)
         chosen = _chosen(cell, nest, name)
     except LoopError as error:
-        chosen = _guess_anyway(source, name)
+        chosen = name or _name_of_line(source) or _guess_mended(error.after)
         return answer | {"name": chosen, "error": _told(error, source, chosen)}
     except (SweepError, RecursionError, MemoryError, ValueError) as error:
         message = str(error) if isinstance(error, SweepError) else "The cell is nested too deeply to be read."
@@ -195,24 +195,21 @@ def guess(source: str, sinks: Iterable[str], outputs: Iterable[str]) -> str:
     return candidate if candidate.isidentifier() else "loops_sweep"
 
 
-def _guess_anyway(source: str, name: str | None) -> str:
-    if name:
-        return name
-    try:
-        return guess(source, sorted(_appended(source)), [])
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+def _name_of_line(source: str) -> str:
+    magic = _MAGIC.match(source)
+    words = magic[2].split() if magic is not None and magic[1] == "sweep" else []
+    return words[0] if words else ""
+
+
+def _guess_mended(text: str) -> str:
+    """Find a name for the rewritten cell, which says more than the one that cannot be read."""
+    if not text:
         return "loops_sweep"
-
-
-def _appended(source: str) -> set[str]:
-    return {
-        node.func.value.id
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "append"
-        and isinstance(node.func.value, ast.Name)
-    }
+    try:
+        nest = _nest(Cell(text, text, None))
+    except (SweepError, RecursionError, MemoryError, ValueError):
+        return "loops_sweep"
+    return guess(text, [sink.name for sink in nest.sinks], nest.outputs)
 
 
 def _names(source: str) -> set[str]:
@@ -231,13 +228,13 @@ def _bound(source: str) -> set[str]:
 
 
 def _told(error: LoopError, source: str, name: str) -> dict[str, Any]:
-    mended = None
-    if error.diff:
-        magic = _MAGIC.match(source)
-        mended = f"{magic[0].strip()}\n{error.after}" if magic is not None else f"%%sweep {name}\n{error.after}"
-        if magic is None and error.before.strip() != source.strip():
-            # A rewriting of the translated cell would show what nobody wrote.
-            mended = None
+    mended, diff = None, ""
+    magic = _MAGIC.match(source)
+    # A rewriting of a cell that was translated first would show what nobody wrote.
+    if error.diff and (magic is not None or error.before.strip() == source.strip()):
+        line = magic[0].strip() if magic is not None else f"%%sweep {name}"
+        # Comments of rewritings speak of a sweep whose name they do not know.
+        mended, diff = (text.replace("# NAME.", f"# {name}.") for text in (f"{line}\n{error.after}", error.diff))
     cause = error.cause[:1].upper() + error.cause[1:]
     where = "" if error.line is None else f"Line {error.line}: "
     return {
@@ -246,7 +243,7 @@ def _told(error: LoopError, source: str, name: str) -> dict[str, Any]:
         "cause": cause,
         "fix": error.fix,
         "cell": mended,
-        "diff": error.diff if mended is not None else "",
+        "diff": diff,
     }
 
 

@@ -19,7 +19,7 @@ from mce_notebook.view.heatmap import Request
 RESOURCE = "mce_notebook"
 LONGEST_BODY = 1 << 20
 LONGEST_QUERY = 4096
-LONGEST_SOURCE = 200_000
+LONGEST_SOURCE = 100_000
 
 
 class Refused(web.HTTPError):

@@ -94,7 +94,7 @@ class Live:
         self.folder = folder
         self.log = log
         self.feed = Feed(self.roots, self.notebook)
-        self._readers = ThreadPoolExecutor(4, thread_name_prefix="mce-view")
+        self._readers = ThreadPoolExecutor(8, thread_name_prefix="mce-view")
         self._actors = ThreadPoolExecutor(4, thread_name_prefix="mce-act")
         self._searched: tuple[float, list[Path]] = (-1.0, [])
         self._watches: dict[str, list[Watch]] = {}
@@ -165,8 +165,15 @@ class Live:
     def _start(self, name: str, follow: Callable[[], Any]) -> None:
         self._bells.setdefault(name, asyncio.Event()).set()
         if name not in self._tasks:
-            self._tasks[name] = asyncio.create_task(follow())
-            self._tasks[name].add_done_callback(lambda _: self._tasks.pop(name, None))
+            self._tasks[name] = asyncio.create_task(self._until_nobody(name, follow))
+
+    async def _until_nobody(self, name: str, follow: Callable[[], Any]) -> None:
+        try:
+            await follow()
+        finally:
+            # At once, not when the loop next gets to it: who comes in between needs a new task.
+            self._tasks.pop(name, None)
+            self._bells.pop(name, None)
 
     async def _rest(self, name: str, seconds: float) -> None:
         bell = self._bells[name]
@@ -193,7 +200,6 @@ class Live:
             spent = time.monotonic() - start
             await self._rest(key, min(max(INTERVAL, spent / SHARE), LONGEST))
         self._watches.pop(key, None)
-        self._bells.pop(key, None)
 
     async def _tell(self, key: str) -> None:
         follower, stamp = await self.read(self._look, key)
@@ -246,7 +252,6 @@ class Live:
                 self.log.exception("mce_notebook: the list of sweeps failed")
             spent = time.monotonic() - start
             await self._rest("", min(max(LIST_INTERVAL, spent / SHARE), LONGEST))
-        self._bells.pop("", None)
 
 
 def dumped(answer: Any) -> str:

@@ -31,12 +31,12 @@ class Slices(ipywidgets.VBox):  # type: ignore[misc]
 
     Parameters
     ----------
-    subject : xarray.Dataset, xarray.DataArray or Sweep
-        A sweep is followed while it runs.
+    source : Source
+        See `source_of`; a sweep is followed while it runs.
     """
 
-    def __init__(self, subject: "xr.Dataset | xr.DataArray | Sweep"):
-        self._source = source_of(subject)
+    def __init__(self, source: Source):
+        self._source = source
         self._look: Look = self._source.look()
         self._quiet = False
         self._question: Question | None = None
@@ -182,8 +182,8 @@ def _distinct(options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return found
 
 
-def source_of(subject: Any) -> Source:
-    """Return where slices are cut from.
+def source_of(subject: "xr.Dataset | xr.DataArray | Sweep") -> Source:
+    """Return where slices of a sweep or a dataset are cut from.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def source_of(subject: Any) -> Source:
     if isinstance(subject, Sweep):
         return SweepSource(Store(subject.folder.parent).sweep(subject.name))
     if isinstance(subject, xr.DataArray):
-        subject = subject.to_dataset(name=subject.name or "value")
+        subject = subject.to_dataset(name="value" if subject.name is None else subject.name)
     if isinstance(subject, xr.Dataset):
         return DatasetSource(subject, str(subject.attrs.get("sweep", "")))
     raise SweepError(

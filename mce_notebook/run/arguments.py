@@ -58,8 +58,8 @@ class Streams:
         keys = self.keys(indices)
         columns: dict[str, Iterator[Any]] = {}
         if experiment.generator_names and experiment.streams in {"rng", "both"}:
-            make = partial(stream.generator, fresh=True) if experiment.fresh_generators else stream.generator
-            columns[experiment.generator_names[0]] = map(make, _pairs(keys))
+            fresh = map(partial(stream.generator, fresh=True), _pairs(keys))
+            columns[experiment.generator_names[0]] = fresh if experiment.fresh_generators else stream.generators(keys)
         if experiment.streams in {"seed", "both"}:
             columns["seed"] = map(stream.seed, _pairs(keys))
         if experiment.global_rng == "seeded":

@@ -16,6 +16,7 @@ from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
 from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import covered, spans
 from mce_notebook.run.writer import Writer
+from mce_notebook.store.spans import Spans
 
 if TYPE_CHECKING:
     from mce_notebook.run.ledger import Assignment, Ledger
@@ -234,6 +235,7 @@ class Engine:
                 timeout=options.timeout,
                 memory=options.memory,
                 slot=job.slot,
+                brief=job.brief,
             )
         except WorkerLost as error:
             log.warning("%s: %s", work.task.name, error)
@@ -455,4 +457,6 @@ def _is_point(frame: "Frame", point: int) -> bool:
     index = covered(frame.cover)
     if isinstance(index, slice):
         return bool(index.start == point and index.stop == point + 1)
+    if isinstance(index, Spans):
+        return index.size == 1 and index.pairs[0][0] == point
     return len(index) == 1 and int(index[0]) == point

@@ -357,7 +357,7 @@ def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]
         return lambda changed: BatchWorkers.start(request, folder, changed)
     from mce_notebook.run.clusters.local import LocalWorkers
 
-    return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, changed)
+    return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, folder.lines, changed)
 
 
 def _lifetime(launch: Launch) -> float:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mce_notebook.errors import RunError
+from mce_notebook.run.line import LineLost
 
 if TYPE_CHECKING:
     from mce_notebook.plan import Block
+    from mce_notebook.run.line import Lines
     from mce_notebook.run.protocol import BlockResult, Task
 
 
@@ -55,9 +57,11 @@ class Pool(Protocol):
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, slot: str | None,
+        memory: int | None, slot: str | None, brief: bool,
     ) -> "BlockResult":  # fmt: skip
         """Compute `block` on `slot` if it is still there, on any where that is None.
+
+        One that is `brief` is expected to take so little time that a scheduler's would be felt.
 
         Raises
         ------
@@ -96,12 +100,14 @@ class LatePool:
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, slot: str | None,
+        memory: int | None, slot: str | None, brief: bool,
     ) -> "BlockResult":  # fmt: skip
         """Pass on to `inner`; see `Pool.submit`."""
         if self.inner is None:
             raise WorkerLost("There are no workers yet.")
-        return await self.inner.submit(task, block, each=each, budget=budget, timeout=timeout, memory=memory, slot=slot)
+        return await self.inner.submit(
+            task, block, each=each, budget=budget, timeout=timeout, memory=memory, slot=slot, brief=brief
+        )
 
     async def interrupt(self, task: "Task") -> None:
         """Pass on to `inner`; see `Pool.interrupt`."""
@@ -118,11 +124,14 @@ class DaskPool:
         Asynchronous client of the cluster.
     workers : callable
         Returns the addresses of the workers that are up and how many tasks each has, without asking the network.
+    lines : Lines, optional
+        Ways past the scheduler to workers on this machine.
     """
 
-    def __init__(self, client: Any, workers: Callable[[], Mapping[str, int]]):
+    def __init__(self, client: Any, workers: Callable[[], Mapping[str, int]], lines: "Lines | None" = None):
         self._client = client
         self._workers = workers
+        self._lines = lines
         self._count = itertools.count()
 
     @property
@@ -132,7 +141,8 @@ class DaskPool:
 
     def loads(self) -> Mapping[str, int]:
         """Return how many blocks every worker has now, by its address."""
-        return self._workers()
+        busy = self._lines.busy if self._lines is not None else set()
+        return {name: load + (name in busy) for name, load in self._workers().items()}
 
     @property
     def remark(self) -> str:
@@ -146,9 +156,32 @@ class DaskPool:
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
-        memory: int | None, slot: str | None,
+        memory: int | None, slot: str | None, brief: bool,
     ) -> "BlockResult":  # fmt: skip
-        """Compute `block` as one Dask task; see `Pool.submit`."""
+        """Compute `block` as one Dask task, or past the scheduler if it is brief; see `Pool.submit`."""
+        request = (task, block, each, budget, timeout, memory)
+        if brief and self._lines is not None:
+            try:
+                found: BlockResult | None = await self._lines.call(slot, request)
+            except LineLost as error:
+                raise WorkerLost(f"The worker died with block {block.ranges[:1]}.") from error
+            if found is not None:
+                return found
+        return await self._task(request, self._preferred(slot))
+
+    def _preferred(self, slot: str | None) -> list[str] | None:
+        """Return the workers a task had better go to: not those of whose blocks the scheduler does not know."""
+        if slot is not None:
+            return [slot]
+        busy = self._lines.busy if self._lines is not None else set()
+        free = [name for name in self._workers() if name not in busy]
+        return free if busy and free else None
+
+    async def _task(
+        self, request: "tuple[Task, Block, bool, float | None, float | None, int | None]", workers: list[str] | None
+    ) -> "BlockResult":
+        """Compute a block as one Dask task, on one of `workers` if they are still there."""
+        block = request[1]
         from distributed import CancelledError, KilledWorker
 
         from mce_notebook.run.worker import run_block
@@ -157,16 +190,11 @@ class DaskPool:
         # entry.
         future = self._client.submit(
             run_block,
-            task,
-            block,
-            each,
-            budget,
-            timeout,
-            memory,
+            *request,
             key=f"block-{next(self._count)}",
             pure=False,
-            workers=None if slot is None else [slot],
-            allow_other_workers=slot is not None,
+            workers=workers,
+            allow_other_workers=workers is not None,
         )
         try:
             result: BlockResult = await future

@@ -5,7 +5,7 @@
       claims/000002.json          the process that owns the folder; the highest number holds
       state.json                  heartbeat, replaced about once a second
       inbox/  replies/            requests and what became of them
-      doorbell                    Unix socket (in a short folder elsewhere when this path is too long for one)
+      doorbell  lines             Unix sockets (in a short folder elsewhere when this path is too long for one)
       host.log                    what the host had to say
 
 A claim is a hard link to a finished file, so it appears whole and exactly one process can make a given
@@ -215,6 +215,11 @@ class HostFolder:
         short = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
         return private_folder(Path("/tmp") / f"mce-{os.getuid()}-{short}") / "doorbell"
 
+    @property
+    def lines(self) -> Path:
+        """The socket to which workers on this machine connect, beside the doorbell."""
+        return self.socket.with_name("lines")
+
     def claim(self) -> Claim | None:
         """Return the claim that holds, None if there never was one."""
         for number in sorted(self._numbers(), reverse=True):
@@ -269,6 +274,7 @@ class HostFolder:
         """Remove the folder of a dead host, its doorbell included."""
         short = self.socket
         short.unlink(missing_ok=True)
+        self.lines.unlink(missing_ok=True)
         if short.parent != self.path:
             short.parent.rmdir()
         shutil.rmtree(self.path, ignore_errors=True)

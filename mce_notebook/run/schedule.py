@@ -17,6 +17,8 @@ PROBE_SECONDS = 0.02
 BLOCK_SECONDS = 2.0
 # Below this a point, time is measured per block, above per point.
 EACH_SECONDS = 1e-3
+# Blocks shorter than this go past the scheduler where there is such a way: its 10 to 15 ms would be felt.
+BRIEF_SECONDS = 0.1
 # Blocks longer than this wait in the host, not behind another block in a slot.
 EAGER_SECONDS = 5.0
 # An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing.
@@ -38,6 +40,8 @@ class Job:
     budget: float | None
     # The slot that has set up what the block needs, None where any will do.
     slot: str | None = None
+    # Expected to take so little time that a scheduler's would be felt.
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,9 @@ class Schedule:
             return None
         probe = self.pace.seconds is None
         each = probe or (self.pace.seconds or 0.0) >= EACH_SECONDS
+        brief = probe or block.count * (self.pace.seconds or 0.0) + (self.pace.setup or 0.0) < BRIEF_SECONDS
         self._number += 1
-        job = Job(self._number, block, each, PROBE_SECONDS if probe else BLOCK_SECONDS, slot)
+        job = Job(self._number, block, each, PROBE_SECONDS if probe else BLOCK_SECONDS, slot, brief)
         self.flying[job.number] = job
         return job
 

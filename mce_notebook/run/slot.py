@@ -36,10 +36,13 @@ def main() -> None:
 
 
 def prepare() -> None:
-    """Import what is slow to import and every slot needs."""
+    """Import what is slow to import and every slot needs, and use it once."""
     import mce_notebook.run.protocol
     import mce_notebook.run.service
     import mce_notebook.store.declaration  # noqa: F401
+    from mce_notebook.run.rehearsal import rehearse
+
+    rehearse()
 
 
 def tie(parent: int) -> None:
@@ -79,6 +82,7 @@ def _disown(control: int, page: int) -> None:
 
 def _serve(connection: Connection, page: Page) -> None:
     # Imported here, not above: a spare slot says it is ready only once these, the slow ones, are in memory.
+    prepare()
     from mce_notebook.run.protocol import Ready
     from mce_notebook.run.service import Service
 

@@ -20,7 +20,7 @@ from mce_notebook.errors import StoreError, SweepError, UnknownSweep
 from mce_notebook.plan import Plan
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.protocol import Task
-from mce_notebook.run.registry import Process
+from mce_notebook.run.registry import Process, machine, start_time
 from mce_notebook.run.schedule import Schedule, Verdict
 from mce_notebook.run.tally import Tally
 from mce_notebook.store.catalog import Store, SweepStore
@@ -28,6 +28,7 @@ from mce_notebook.store.compact import compact
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
 from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.litter import tidy
 
 if TYPE_CHECKING:
     from mce_notebook.plan import Block
@@ -159,6 +160,16 @@ class StoreLedger:
             },
         )
         self._journal = Journal(self._sweep.paths, self._epoch)
+        if self._epoch > 1:
+            # Reading what earlier writers left may take a while, and nobody waits for it.
+            threading.Thread(target=self._tidy, args=(self._epoch,), name="mce-tidy", daemon=True).start()
+
+    def _tidy(self, epoch: int) -> None:
+        try:
+            if count := tidy(self._sweep, epoch, _gone):
+                log.info("%s: %d files of writers that were killed are removed", self.name, count)
+        except (SweepError, OSError) as error:
+            log.warning("%s: what killed writers left stays: %s", self.name, error)
 
     def append(self, frames: Sequence["Frame"]) -> None:
         """Make outcomes durable."""
@@ -192,8 +203,10 @@ class StoreLedger:
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
-        if self._journal is not None:
-            self._journal.close()
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            # Who goes on with this ledger, because the sweep was asked for again meanwhile, writes in a new epoch.
+            journal.close()
             give_back_memory()
             if self._replaced():
                 return
@@ -240,6 +253,12 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _gone(claim: Mapping[str, Any]) -> bool:
+    """Whether the process that made a claim has ended; False of another machine or boot, where nobody can tell."""
+    here = claim.get("host") == socket.gethostname() and claim.get("boot") == machine().partition("/")[0]
+    return here and start_time(int(claim.get("pid", 0))) != claim.get("start")
 
 
 def _options(declaration: "Declaration") -> Options:

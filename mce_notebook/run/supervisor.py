@@ -28,7 +28,10 @@ from mce_notebook.store.frames import Failure, Frame
 
 __all__ = ["BlockResult", "Supervisor", "Task", "default_memory"]
 
+# Seconds between two looks at a slot: fewer, the less room it has left. It may fill this many bytes a second.
 _POLL = 0.03
+_SELDOM = 0.25
+_FASTEST = 8e9
 _KEPT = 2
 _STARTS = 3
 _PAUSE = 0.5
@@ -164,7 +167,9 @@ class Supervisor:
         """Start a spare slot, or what it will be forked from; it warms up by itself."""
         # Not having one only costs the next version some time.
         with contextlib.suppress(OSError):
-            if not processes.prepare(cores):
+            if processes.prepare(cores):
+                self._stand_by(cores)
+            else:
                 self._keep_spare(cores)
 
     def _keep_spare(self, cores: int) -> None:
@@ -268,9 +273,9 @@ class Supervisor:
                 self._current = None
 
     def _listen(self, run: _Run, child: Child) -> Report | Refused:
-        checked = 0.0
+        checked, pause = 0.0, _POLL
         while True:
-            message: Any = child.receive(_POLL)
+            message: Any = child.receive(pause)
             match message:
                 case Report() | Refused():
                     return message
@@ -283,14 +288,15 @@ class Supervisor:
                 case _:
                     pass
             now = time.monotonic()
-            if now - checked >= _POLL:
+            if now - checked >= pause:
                 checked = now
-                self._check(run, child, now)
+                pause = self._check(run, child, now)
 
-    def _check(self, run: _Run, child: Child, now: float) -> None:
-        """Kill the slot if its point takes too long or too much."""
+    def _check(self, run: _Run, child: Child, now: float) -> float:
+        """Kill the slot if its point takes too long or too much; return in how many seconds to look again."""
         if run.verdict is not None:
-            return
+            return _POLL
+        pause = _SELDOM
         state = child.page.state()
         timed = state.phase in {Phase.POINT, Phase.POINTS, Phase.SETUP}
         if run.timeout is not None and timed and now - state.since > run.timeout:
@@ -301,11 +307,18 @@ class Supervisor:
         elif run.walltime is not None and run.walltime.over:
             run.cut = run.cut or run.walltime.cut(now - state.since if timed else 0.0)
             child.kill()
-        elif child.memory() > run.memory and child.exact_memory() > run.memory:
-            run.verdict = (Status.KILLED, "MemoryLimit", f"exceeded the memory limit of {causes.size(run.memory)}")
-            run.blamed = state if child.page.state() == state else None
+        else:
+            room = run.memory - child.memory()
+            pause = min(pause, room / _FASTEST)
+            if room < 0 and child.exact_memory() > run.memory:
+                run.verdict = (Status.KILLED, "MemoryLimit", f"exceeded the memory limit of {causes.size(run.memory)}")
+                run.blamed = state if child.page.state() == state else None
         if run.verdict is not None:
             child.kill()
+        if run.timeout is not None:
+            # A point that begins meanwhile has all of its time before it.
+            pause = min(pause, run.timeout - (now - state.since if timed else 0.0))
+        return max(_POLL, pause)
 
     def _finished(self, run: _Run, report: Report | Refused) -> BlockResult:
         if isinstance(report, Refused):

@@ -60,7 +60,6 @@ class Walltime:
         if result.done:
             self.longest = max(self.longest, (result.seconds - result.setup) / result.done)
 
-
     @property
     def over(self) -> bool:
         """Whether it is time to stop what still runs."""

@@ -1,4 +1,4 @@
-"""What a Dask worker runs: one task per block, handed to this process's supervisor.
+"""What a worker runs: one block at a time, handed to this process's supervisor, as a Dask task or from its line.
 
 User code is never imported here; the worker survives whatever it does.
 """
@@ -6,23 +6,73 @@ User code is never imported here; the worker survives whatever it does.
 import atexit
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from mce_notebook.plan import Block
 from mce_notebook.run import delivery, processes
+from mce_notebook.run.line import Answering
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
 from mce_notebook.run.walltime import Walltime
 
-_supervisors: dict[threading.Thread, Supervisor] = {}
-_guard = threading.Lock()
 # Where this worker runs in a job of a batch system.
 _walltime = Walltime.of_job()
+# A task that finds the slot taken by a block from the line goes back after so long (seconds), perhaps to another.
+WAIT_SECONDS = 1.0
+
+
+class _Slots:
+    """The supervisors of this process: as many as blocks may be computed at once, each used by one thread at a time."""
+
+    def __init__(self, count: int):
+        self._places = threading.Semaphore(count)
+        self._guard = threading.Lock()
+        self._all: list[Supervisor] = []
+        self._free: list[Supervisor] = []
+
+    @contextmanager
+    def one(self, seconds: float | None) -> Iterator[Supervisor | None]:
+        """Lend a supervisor; None when there is none within some seconds."""
+        if not self._places.acquire(timeout=seconds):
+            yield None
+            return
+        with self._guard:
+            if not self._free:
+                self._free.append(Supervisor(nice=int(os.environ.get("MCE_NICE", "0"))))
+                self._all.append(self._free[-1])
+            supervisor = self._free.pop()
+        try:
+            yield supervisor
+        finally:
+            with self._guard:
+                self._free.append(supervisor)
+            self._places.release()
+
+    def interrupt(self, store: str, name: str) -> bool:
+        """Kill what is computed for a sweep; True if there was anything."""
+        with self._guard:
+            found = list(self._all)
+        return sum(supervisor.cancel(store, name) for supervisor in found) > 0
+
+    def close(self) -> None:
+        """End all slots."""
+        with self._guard:
+            found, self._all, self._free = self._all, [], []
+        for supervisor in found:
+            supervisor.close()
+
+
+_made: dict[int, _Slots] = {}
+_lines: dict[str, Answering] = {}
+_making = threading.Lock()
 
 
 def run_block(
     task: Task, block: Block, each: bool, budget: float | None, timeout: float | None, memory: int | None
 ) -> BlockResult:
-    """Evaluate a block in this thread's slot; the Dask task.
+    """Evaluate a block in a slot of this worker; the Dask task.
 
     Parameters
     ----------
@@ -37,62 +87,89 @@ def run_block(
     memory : int or None
         Bytes one slot may use.
     """
-    if _walltime is None:
-        return _supervisor().run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
-    bounced = _walltime.bounce(block, _address())
+    if _walltime is not None:
+        return _in_job(_walltime, task, block, each=each, budget=budget, timeout=timeout, memory=memory)
+    with _slots().one(WAIT_SECONDS) as supervisor:
+        if supervisor is None:
+            return BlockResult([], 0, (block,), reason="the slot is taken")
+        return supervisor.run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
+
+
+def _in_job(walltime: Walltime, task: Task, block: Block, **how: Any) -> BlockResult:
+    """Do the same in a job that ends, on a node that may not see the store."""
+    from distributed import get_worker
+
+    address = str(get_worker().address)
+    bounced = walltime.bounce(block, address)
     if bounced is not None:
         return bounced
     here = delivery.local(task)
     if here is None:
-        return delivery.unseen(block, _address())
-    result = _supervisor().run(
-        here, block, each=each, budget=budget, timeout=timeout, memory=memory, walltime=_walltime
-    )
-    _walltime.learn(result)
+        return delivery.unseen(block, address)
+    with _slots().one(None) as supervisor:
+        assert supervisor is not None
+        result = supervisor.run(here, block, walltime=walltime, **how)
+    walltime.learn(result)
     return result
 
 
-def _address() -> str:
-    from distributed import get_worker
-
-    return str(get_worker().address)
+def _from_line(
+    task: Task, block: Block, each: bool, budget: float | None, timeout: float | None, memory: int | None
+) -> BlockResult:
+    """Do the same for the host itself, which knows that the slot is free, or will be."""
+    with _slots().one(None) as supervisor:
+        assert supervisor is not None
+        return supervisor.run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
 
 
 def interrupt(store: str, name: str) -> bool:
     """Kill what the slots of this worker compute for a sweep; True if there was anything."""
-    with _guard:
-        found = list(_supervisors.values())
     roots = [store] if _walltime is None else delivery.mirror_of(store, name)
-    return sum(supervisor.cancel(root, name) for supervisor in found for root in roots) > 0
+    return sum(_slots().interrupt(root, name) for root in roots) > 0
 
 
 def warm(cores: int = 1) -> None:
-    """Start this thread's slot now, so that its first block finds it ready; a task of its own for each new worker."""
-    _supervisor().warm(cores)
+    """Start a slot now, so that the first block finds it ready; a task of its own for each new worker."""
+    with _slots().one(WAIT_SECONDS) as supervisor:
+        if supervisor is not None:
+            supervisor.warm(cores)
+
+
+def answer(path: str, name: str) -> None:
+    """Take blocks from the host that listens at `path`, too."""
+    with _making:
+        if path not in _lines:
+            _lines[path] = Answering(path, name, _from_line)
 
 
 def close() -> None:
     """End all slots of this process."""
-    with _guard:
-        found = list(_supervisors.values())
-        _supervisors.clear()
-    for supervisor in found:
-        supervisor.close()
+    with _making:
+        found = [_made.pop(os.getpid())] if os.getpid() in _made else []
+        for line in _lines.values():
+            line.close()
+        _lines.clear()
+    for slots in found:
+        slots.close()
     processes.close()
 
 
-def _supervisor() -> Supervisor:
-    me = threading.current_thread()
-    with _guard:
-        ended = [thread for thread in _supervisors if not thread.is_alive()]
-        orphans = [_supervisors.pop(thread) for thread in ended]
-        supervisor = _supervisors.get(me)
-        if supervisor is None:
-            supervisor = Supervisor(nice=int(os.environ.get("MCE_NICE", "0")))
-            _supervisors[me] = supervisor
-    for orphan in orphans:
-        orphan.close()
-    return supervisor
+def _slots() -> _Slots:
+    with _making:
+        if os.getpid() not in _made:
+            _made[os.getpid()] = _Slots(_threads())
+        return _made[os.getpid()]
+
+
+def _threads() -> int:
+    """How many blocks Dask computes at once in this process."""
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:
+        # Not a worker: a test, or somebody who calls these functions directly.
+        return 1
 
 
 # Where a worker is killed outright the kernel ends its slots (PR_SET_PDEATHSIG).

@@ -235,7 +235,7 @@ def _grouped(
     failures: dict[int, Failure],
 ) -> list[Group]:
     columns, mixed = _expand(columns, single, absent, failures)
-    known = {name: _one_kind(column) for name, column in columns.items() if name not in mixed}
+    known = {name: _one_kind(column) or _arrays_alike(column) for name, column in columns.items() if name not in mixed}
     row_kinds: dict[str, list[Kind]] = {}
     for name in mixed:
         row_kinds[name], columns[name] = _normalised(name, columns[name], absent, failures)

@@ -88,8 +88,9 @@ class Cells:
         """The coordinates as xarray wants them, with their indexes built once.
 
         Made of variables and indexes that need no conversion: for anything else xarray asks whether it is an array of
-        Dask, and imports `dask.array` for that, which takes longer than all the rest of a first look.
+        Dask, and imports Dask for that, which takes as long as a third of the other imports of a first look.
         """
+        import pandas as pd
         import xarray as xr
         from xarray.indexes import PandasIndex
 
@@ -98,7 +99,9 @@ class Cells:
         for column in self.columns:
             if column.name == column.dim:
                 # xarray indexes a coordinate named like its dimension; the others are labels only.
-                index = PandasIndex(column.labels, column.dim, coord_dtype=column.labels.dtype)
+                kind = column.labels.dtype.kind
+                labels = pd.Index(column.labels, dtype=object) if kind == "O" else pd.Index(column.labels)
+                index = PandasIndex(labels, column.dim, coord_dtype=column.labels.dtype)
                 indexes[column.name] = index
                 variables.update(index.create_variables())
             else:
@@ -235,7 +238,7 @@ def _column(grid: "Grid", name: str) -> tuple[npt.NDArray[Any], Integers]:
     keys = [_key(label) for label in labels]
     distinct = {key: code for code, key in reversed(list(enumerate(keys)))}
     chosen = labels[sorted(distinct.values())]
-    if chosen.dtype.kind in "ifuM":
+    if chosen.dtype.kind in "ifuMm":
         # Several lists are merged, so that no single listed order exists: sorted, ranges can be selected.
         chosen = np.sort(chosen)
     code_of = {_key(label): code for code, label in enumerate(chosen)}

@@ -18,7 +18,7 @@ PANEL, BAR = 270, 80
 def holoviews() -> Any:
     """Return the module, with Bokeh as the place where things are drawn."""
     import holoviews as hv
-    import holoviews.plotting.bokeh  # noqa: F401  registers the backend
+    import holoviews.plotting.bokeh  # registers the backend
 
     if not hv.Store.current_backend or hv.Store.current_backend == "matplotlib":
         hv.Store.set_current_backend("bokeh")
@@ -43,7 +43,7 @@ def chart(frame: Frame, panel: int = 0) -> Any:
 
 
 def panels(frame: Frame) -> int:
-    """Number of pictures side by side."""
+    """Return the number of pictures side by side."""
     return frame.by.labels.size if frame.question.kind == "heatmap" else 1
 
 

@@ -28,18 +28,17 @@ _lock = threading.RLock()
 
 # Pictures are drawn on white paper, in dark themes too, where selectors would otherwise be white on white.
 _PAPER = "background:#fff;color:#263238;color-scheme:light;overflow-x:auto;padding:4px;" + "".join(
-    f"--jp-{name}:{colour};"
+    f"--{name}:{colour};"
     for name, colour in {
-        "ui-font-color0": "#263238",
-        "ui-font-color1": "#263238",
-        "ui-font-color2": "#607d8b",
-        "content-font-color1": "#263238",
-        "layout-color0": "#fff",
-        "layout-color1": "#fff",
-        "layout-color2": "#eceff1",
-        "layout-color3": "#cfd8dc",
-        "border-color1": "#cfd8dc",
-        "border-color2": "#cfd8dc",
+        "design-background-color": "#fff",
+        "design-background-text-color": "#263238",
+        "design-surface-color": "#eceff1",
+        "design-surface-text-color": "#263238",
+        "jp-ui-font-color0": "#263238",
+        "jp-ui-font-color1": "#263238",
+        "jp-layout-color0": "#fff",
+        "jp-layout-color1": "#fff",
+        "jp-border-color1": "#cfd8dc",
     }.items()
 )
 # Runs where the HTML of the output is shown.
@@ -114,7 +113,8 @@ def bundle(view: Any, picture: bytes, alt: str, *, live: bool) -> tuple[dict[str
     if not live or view is None:
         return {"image/png": image, "text/plain": alt}, {"image/png": {"alt": alt}}
     data, metadata = _panel(view)
-    still = f'<img class="mce-plot-still" style="max-width:100%" alt="{html.escape(alt)}" src="data:image/png;base64,{image}">'
+    source = f"data:image/png;base64,{image}"
+    still = f'<img class="mce-plot-still" style="max-width:100%" alt="{html.escape(alt)}" src="{source}">'
     page = _page(data["text/html"], still, metadata[EXEC_TYPE]["id"])
     return {EXEC_TYPE: "", "text/html": page, "text/plain": alt}, metadata
 

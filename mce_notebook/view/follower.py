@@ -17,6 +17,7 @@ from mce_notebook.view.heatmap import Heatmap, Request
 from mce_notebook.view.inspection import LONGEST_CAUSE, causes, cell_detail, failure_rows, point_detail
 from mce_notebook.view.progress import Meter, Progress
 from mce_notebook.view.sides import Side, shortened, sides_of
+from mce_notebook.view.summary import LONGEST_MESSAGE, summary
 
 if TYPE_CHECKING:
     from mce_notebook.store.catalog import SweepStore
@@ -30,7 +31,6 @@ REGIONS_SHARE = 0.05
 # The first answer waits so long for them.
 PATIENCE = 0.3
 HEATMAPS = 16
-LONGEST_MESSAGE = 1_000
 BAD = (Status.FAILED, Status.KILLED, Status.TIMEOUT)
 
 
@@ -99,9 +99,9 @@ class Follower:
             trace = trace_of(self.sweep)
             changed = False
             if trace != self._trace or not (self.ended or now - self._looked < PULSE):
-                summary = self._told(self._read())
-                changed = trace != self._trace or summary != self._summary
-                self._trace, self._summary, self._looked = trace, summary, now
+                told = self._told(self._read())
+                changed = trace != self._trace or told != self._summary
+                self._trace, self._summary, self._looked = trace, told, now
             if self._watched and self._snapshot is not None:
                 changed |= self._follow_regions()
             if changed:
@@ -196,31 +196,9 @@ class Follower:
             return cell_detail(snapshot, heatmap, column, row)
 
     def _told(self, progress: Progress) -> dict[str, Any]:
-        snapshot = self._snapshot
-        assert snapshot is not None
-        declaration = snapshot.declaration
-        counts = {status.name.lower(): int(getattr(progress, status.name.lower())) for status in Status}
-        return {
-            "key": self.key,
-            "name": self.sweep.name,
-            "root": str(self.sweep.paths.folder.parent),
-            "folder": str(self.sweep.paths.folder),
-            "state": progress.state,
-            "total": progress.total,
-            "known": progress.known,
-            "counts": counts,
-            "rate": round(progress.rate, 3),
-            "eta": None if progress.eta is None else [round(seconds, 1) for seconds in progress.eta],
-            "workers": progress.workers,
-            # Whole seconds: finer ones would be news at every look.
-            "elapsed": int(progress.elapsed) if progress.state == "running" else round(progress.elapsed, 3),
-            "cost": None,
-            "message": shortened(progress.message, LONGEST_MESSAGE),
-            "cluster": str(declaration.options.get("on") or "local"),
-            "notebook": self._notebook(declaration.notebook),
-            "created": str(self.sweep.record.get("created", "")),
-            "actions": actions(progress),
-        }
+        assert self._snapshot is not None
+        declaration = self._snapshot.declaration
+        return summary(self.sweep, declaration, progress, self.key, self._notebook(declaration.notebook))
 
     def _made(self, snapshot: Snapshot, request: Request) -> dict[str, Any]:
         facts = snapshot.attributes()
@@ -289,22 +267,6 @@ def _search(failures: Failures) -> list[dict[str, Any]]:
         cause = shortened(region.cause, LONGEST_CAUSE)
         rule = shortened(f"{share} {region.rule}", LONGEST_MESSAGE)
         found.append({"cause": cause, "count": region.failures, "rule": rule})
-    return found
-
-
-def actions(progress: Progress) -> list[str]:
-    """Name what can be asked of a sweep in this state."""
-    found = []
-    if progress.state in ("queued", "running"):
-        found += ["pause", "cancel"]
-    elif progress.state == "paused":
-        found += ["resume", "cancel"]
-    elif progress.state in ("cancelled", "stopped", "interrupted"):
-        found.append("resume")
-    if progress.failed + progress.killed + progress.timeout:
-        found.append("rerun-failed")
-    if progress.stale:
-        found.append("rerun-stale")
     return found
 
 

@@ -363,7 +363,8 @@ def _answers(dataset: "xr.Dataset", question: Question) -> list[str]:
 def _numbers(values: npt.NDArray[Any], part: str) -> Floats:
     if values.dtype.kind == "c":
         missing = np.isnan(values)
-        found = {"real": np.real, "imag": np.imag, "angle": np.angle}.get(part, np.abs)(values)
+        parts: dict[str, Any] = {"real": np.real, "imag": np.imag, "angle": np.angle}
+        found = parts.get(part, np.abs)(values)
         return np.where(missing, np.nan, found)
     found = np.asarray(values, np.float64)
     # What overflowed has no place on an axis.

@@ -13,6 +13,8 @@ from typing import Any
 from mce_notebook.errors import SweepError, UnknownSweep
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.view.follower import Follower
+from mce_notebook.view.sides import shortened
+from mce_notebook.view.summary import LONGEST_MESSAGE
 
 # A folder may be copied into a store bit by bit: all of them are listed again so often (seconds).
 RELIST = 5.0
@@ -70,8 +72,10 @@ class Feed:
             except UnknownSweep:
                 # Removed meanwhile, or not declared yet.
                 continue
-            except (SweepError, OSError) as error:
-                found.append(_unreadable(self._places[key], error))
+            except Exception as error:
+                # Whatever lies in one folder, the others are listed.
+                place = self._places.get(key)
+                found += [] if place is None else [_unreadable(place, error)]
         return sorted(found, key=lambda summary: summary["created"], reverse=True)
 
     def follower(self, key: str) -> Follower:
@@ -125,7 +129,7 @@ class Feed:
                 kept = self._records.get(folder)
                 try:
                     key = kept[1] if kept is not None and kept[0] == stamp else _checked(sweep.id)
-                except (SweepError, KeyError):
+                except (SweepError, KeyError, TypeError, OSError):
                     continue
                 records[folder] = (stamp, key)
                 if key in used:
@@ -185,7 +189,7 @@ def _unreadable(place: Place, error: Exception) -> dict[str, Any]:
         "workers": 0,
         "elapsed": 0.0,
         "cost": None,
-        "message": f"It cannot be read: {error}",
+        "message": shortened(f"It cannot be read: {error}", LONGEST_MESSAGE),
         "cluster": "",
         "notebook": "",
         "created": "",

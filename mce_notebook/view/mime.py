@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.picture import png
 from mce_notebook.view.progress import Progress
+from mce_notebook.view.summary import summary
 
 if TYPE_CHECKING:
     from mce_notebook.store.catalog import SweepStore
@@ -36,13 +37,15 @@ def bundle(
     Returns
     -------
     dict of MIME type to data
-        `application/vnd.mce.sweep+json` names the sweep for the extension, which reads the store itself; `image/png`
-        is in base64.
+        `application/vnd.mce.sweep+json` names the sweep for the extension, which reads the store itself, and holds
+        the state it was in; `image/png` is in base64.
     """
     snapshot = Snapshot(sweep) if snapshot is None else snapshot
     progress = Progress.of(sweep, snapshot) if progress is None else progress
+    # The last state is in the bundle, so that a saved notebook shows it where no server answers.
+    state = summary(sweep, snapshot.declaration, progress, sweep.id)
     found: dict[str, Any] = {
-        SWEEP_TYPE: {"name": sweep.name, "root": str(sweep.paths.folder.parent), "id": sweep.id},
+        SWEEP_TYPE: {"name": sweep.name, "root": str(sweep.paths.folder.parent), "id": sweep.id, "state": state},
         "text/plain": progress.text(),
         "text/html": progress.html(),
     }

@@ -55,7 +55,9 @@ class Look:
 class Source(Protocol):
     """Where a plot looks."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How it is called."""
 
     def look(self) -> Look:
         """Return what there is now."""
@@ -120,7 +122,8 @@ class Plot:
         # One lock around everything HoloViews does: it is not made for several threads.
         self._lock = threading.RLock()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._settled = threading.Event()
+        self._settled.set()
         self._screen: _Screen | None = None
         self._look = source.look()
         self._question()
@@ -157,21 +160,30 @@ class Plot:
         """Return what is known now as a PNG."""
         return png(self.frame)
 
-    def show(self) -> None:
-        """Show it in the output of this cell and follow the sweep from there."""
+    def show(self, *, wait: bool | None = None) -> None:
+        """Show it in the output of this cell and follow the sweep from there.
+
+        Parameters
+        ----------
+        wait : bool, optional
+            Whether to wait for the last frame; by default where a notebook is executed from end to end, which is saved
+            once its last cell has run.
+        """
         _replace_earlier(self)
         self._screen = _Screen(self, self._lock)
         self._screen.show(self._look, self._question())
-        if self._look.running and not isinstance(self._source, DatasetSource):
+        if self._look.running:
+            self._settled.clear()
+        # A sweep that has ended may be extended while somebody looks.
+        if self._look.running or (embedding.interactive() and isinstance(self._source, SweepSource)):
             # Without the context of this cell the updates would go to whichever cell ran last.
             run = contextvars.copy_context().run
-            self._thread = threading.Thread(target=run, args=(self._follow,), name="mce-plot", daemon=True)
-            self._thread.start()
-            if _unattended():
-                # Nobody will be there later: the notebook is saved once its last cell has run.
-                self._thread.join()
+            threading.Thread(target=run, args=(self._follow,), name="mce-plot", daemon=True).start()
+            if _unattended() if wait is None else wait:
+                self.wait()
 
-    _ipython_display_ = show
+    def _ipython_display_(self) -> None:
+        self.show()
 
     def stop(self) -> None:
         """Leave the output as it is."""
@@ -179,32 +191,45 @@ class Plot:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the last frame is shown."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while self._thread is not None and self._thread.is_alive() and self._look.running:
-            if end is not None and time.monotonic() > end:
-                raise TimeoutError(f"The plot of `{self._source.name}` still changes.")
-            time.sleep(0.05)
+        if not self._settled.wait(timeout):
+            raise TimeoutError(f"The plot of `{self._source.name}` still changes.")
 
     def _follow(self) -> None:
+        try:
+            self._followed()
+        finally:
+            self._settled.set()
+
+    def _followed(self) -> None:
         assert self._screen is not None
         last = time.monotonic()
         while not self._stop.is_set():
             begin = time.thread_time()
             try:
-                look = self._source.look()
-                if look.running or look.running != self._look.running or look.text != self._look.text:
-                    last = time.monotonic()
-                if look.text != self._look.text or look.running != self._look.running:
-                    before, self._look = self._look, look
-                    self._screen.update(look, self._question(), ended=before.running and not look.running)
+                changed = self._refresh(self._screen)
             except (SweepError, FileNotFoundError) as error:
+                # Removed or unreadable while it was watched: said where people look.
                 self._screen.say(f"{type(error).__name__}: {error}")
                 return
-            if not self._look.running and (_unattended() or time.monotonic() - last > LINGER):
+            running = self._look.running
+            last = time.monotonic() if changed or running else last
+            if not running and (_unattended() or time.monotonic() - last > LINGER):
                 return
             spent = time.thread_time() - begin
-            pause = min(max(self._screen.interval, spent / SHARE), LONGEST) if self._look.running else IDLE
-            self._stop.wait(pause)
+            self._stop.wait(min(max(self._screen.interval, spent / SHARE), LONGEST) if running else IDLE)
+
+    def _refresh(self, screen: "_Screen") -> bool:
+        """Look again and draw what is new; return whether anything was."""
+        look = self._source.look()
+        changed = (look.text, look.running) != (self._look.text, self._look.running)
+        if changed or screen.behind:
+            before, self._look = self._look, look
+            screen.update(look, self._question(), ended=before.running and not look.running)
+        if look.running:
+            self._settled.clear()
+        else:
+            self._settled.set()
+        return changed
 
     def _frame(self, look: Look, question: Question, at: Mapping[str, Any]) -> Frame:
         return frame(
@@ -229,6 +254,8 @@ class _Screen:
         self._at: dict[str, Any] = {}
         self._still: dict[str, Any] = {}
         self._drawn = 0.0
+        # Whether a frame was left out because the one before was drawn just then.
+        self.behind = False
 
     @property
     def interval(self) -> float:
@@ -254,14 +281,16 @@ class _Screen:
             return
         if question is not None and self._alive and not ended and self._pipe is not None:
             shape = self._shape_of(look, question)
+            self.behind = False
             if shape == self._shape and embedding.connected(self._metadata):
                 with self._lock:
                     self._pipe.send((look, question))
                 return
         if not ended and time.monotonic() - self._drawn < SLOW:
             # A page that has not connected is drawn anew as a whole, which flickers when it is done often.
-            self._shape = None
+            self.behind = True
             return
+        self.behind = False
         was = embedding.EXEC_TYPE in self._metadata
         data, metadata = self._bundle(look, question)
         if was and embedding.EXEC_TYPE in metadata:
@@ -291,7 +320,7 @@ class _Screen:
     def _view(self, look: Look, question: Question, found: Frame) -> Any:
         import panel
 
-        hv = holoviews()
+        hv, pane = holoviews(), panel.pane
         self._pipe = hv.streams.Pipe(data=(look, question))
         self._shape = self._shape_of(look, question)
         selectors = {name: labels_of(look.dataset, question, name) for name in question.selectors}
@@ -301,8 +330,9 @@ class _Screen:
             return self._plot._frame(data[0], data[1], at)
 
         drawn = dynamic(draw, found, self._pipe, selectors, self._at)
-        pane = panel.pane.HoloViews(drawn, backend="bokeh", linked_axes=False, widget_location="top_left")
-        return pane.layout
+        made: Any = pane.HoloViews
+        shown = made(drawn, backend="bokeh", linked_axes=False, widget_location="top_left")
+        return shown.layout
 
     def _shape_of(self, look: Look, question: Question) -> Any:
         """All that only a new picture can change: axes, scales, panels, selectors."""

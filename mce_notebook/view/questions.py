@@ -1,4 +1,4 @@
-"""What a plot shows: which output over which axes. Chosen from the data where nobody says, checked where somebody does."""
+"""What a plot shows: which output over which axes; chosen from the data, checked where somebody says."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ class Layout:
         return self.dims == ("point",)
 
     def distinct(self, name: str) -> int:
-        """Number of different labels of an axis."""
+        """Count the different labels of an axis."""
         labels = self.axes[name][1]
         return len(set(labels.tolist())) if self.listed else int(labels.size)
 
@@ -244,7 +244,7 @@ def _completed(question: Question, layout: Layout) -> Question:
     question = _with_kind(question, layout, free)
     question = _with_axes(question, layout, free)
     used = {question.x, question.y, question.by, *taken}
-    left = [name for name in layout.free([name for name in used if name])]
+    left = layout.free([name for name in used if name])
     if layout.listed and question.kind == "points":
         # Scattered points have no others at the same place: all are shown.
         left = []
@@ -299,11 +299,10 @@ def _scattered(layout: Layout, names: Sequence[str]) -> bool:
 
 
 def _with_axes(question: Question, layout: Layout, free: Sequence[str]) -> Question:
-    rest = [name for name in [*question.own[::-1], *free] if name not in (question.x, question.y, question.by)]
-    # Numbers and long axes make the better directions.
-    ranked = sorted(rest, key=lambda name: name in layout.axes and (layout.category(name), -layout.distinct(name)))
-    if question.own:
-        ranked = [*(name for name in rest if name in question.own), *(name for name in ranked if name in free)]
+    mine = [name for name in question.own[::-1] if name not in (question.x, question.y, question.by)]
+    rest = [name for name in free if name not in (question.x, question.y, question.by)]
+    # Numbers and long axes make the better directions; those of the output itself come first.
+    ranked = [*mine, *sorted(rest, key=lambda name: (layout.category(name), -layout.distinct(name)))]
     if not question.x:
         if not ranked:
             ranked = [name for name in layout.axes if name not in (question.y, question.by, *question.fixed)]

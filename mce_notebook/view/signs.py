@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 if TYPE_CHECKING:
     from mce_notebook.store.catalog import SweepStore
 
@@ -102,6 +100,9 @@ def _alive(claim: Mapping[str, Any], beat: Mapping[str, Any], now: float) -> boo
 
 def _runs(pid: int, claimed: float) -> bool:
     """Whether the process that claimed is still there, and not a later one with its number."""
+    # Not above: a kernel that looks at a finished sweep asks for no process.
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < claimed + 2

@@ -1,7 +1,9 @@
 """A frame of a plot as a PNG: what a saved notebook shows, and what there is where no JavaScript runs."""
 
+import functools
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +71,20 @@ def png(frame: Frame) -> bytes:
 
 def _heading(frame: Frame) -> str:
     lines = [frame.title, *textwrap.wrap(frame.subtitle, 110)]
-    return "\n".join(line for line in lines if line)
+    return drawable("\n".join(line for line in lines if line))
+
+
+def drawable(text: str) -> str:
+    """Replace what the font of the picture lacks by boxes, as would be drawn anyway, with a warning each."""
+    glyphs = _glyphs()
+    return "".join(one if one.isspace() or ord(one) in glyphs else "□" for one in text)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def _curves(axes: "Axes", frame: Frame) -> None:
@@ -80,7 +95,7 @@ def _curves(axes: "Axes", frame: Frame) -> None:
         known = np.isfinite(mean)
         # While it fills, known neighbours are joined; in the end a gap is a gap.
         line = known if frame.running else np.ones(known.size, bool)
-        label = label_text(frame.by.labels[place]) if frame.question.by else None
+        label = drawable(label_text(frame.by.labels[place])) if frame.question.by else None
         axes.plot(x[line], mean[line], color=colour, linewidth=1.6)
         banded = known & np.isfinite(low)
         if banded.any():
@@ -95,7 +110,9 @@ def _curves(axes: "Axes", frame: Frame) -> None:
         axes.plot(x[old], frame.stale[place, 0][old], "x", color=STALE, markersize=5)
     _scaled(axes, "x", frame.x)
     if frame.question.by is not None:
-        legend = axes.legend(title=frame.by.name, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend = axes.legend(
+            title=drawable(frame.by.name), frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
+        )
         _plain([legend.get_title(), *legend.get_texts()])
         for handle in legend.legend_handles:
             handle.set_marker("o")  # type: ignore[union-attr]
@@ -132,11 +149,14 @@ def _heatmaps(figure: "Figure", panels: list["Axes"], frame: Frame) -> None:
         _finish(axes, frame.x.name, frame.y.name, grid=False)
         if frame.question.by is not None:
             axes.set_title(
-                f"{frame.by.name} = {label_text(frame.by.labels[place])}", fontsize=9, color=INK, parse_math=False
+                drawable(f"{frame.by.name} = {label_text(frame.by.labels[place])}"),
+                fontsize=9,
+                color=INK,
+                parse_math=False,
             )
     if shown is not None:
         bar = figure.colorbar(shown, ax=panels, pad=0.02)
-        bar.set_label(frame.value_name, color=INK, parse_math=False)
+        bar.set_label(drawable(frame.value_name), color=INK, parse_math=False)
         bar.outline.set_visible(False)
         bar.ax.tick_params(colors=PALE, labelsize=8)
 
@@ -157,18 +177,18 @@ def _points(axes: "Axes", frame: Frame) -> None:
     if frame.question.y is not None:
         shown = axes.scatter(x, y, c=value, cmap=COLOURMAP, s=18, linewidths=0)
         bar = axes.figure.colorbar(shown, ax=axes, pad=0.02)
-        bar.set_label(frame.value_name, color=INK, parse_math=False)
+        bar.set_label(drawable(frame.value_name), color=INK, parse_math=False)
         bar.outline.set_visible(False)
         bar.ax.tick_params(colors=PALE, labelsize=8)
         _scaled(axes, "y", frame.y)
     else:
         for place in range(frame.by.labels.size):
             mine = by == place
-            label = label_text(frame.by.labels[place]) if frame.question.by else None
+            label = drawable(label_text(frame.by.labels[place])) if frame.question.by else None
             axes.plot(x[mine], y[mine], "o", color=COLOURS[place % len(COLOURS)], markersize=3, alpha=0.6, label=label)
         if frame.question.by is not None:
             legend = axes.legend(
-                title=frame.by.name, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
+                title=drawable(frame.by.name), frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
             )
             _plain([legend.get_title(), *legend.get_texts()])
         if not frame.share and wide(value):
@@ -189,11 +209,12 @@ def _scaled(axes: "Axes", which: str, scale: Scale) -> None:
     if scale.log:
         axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
     if scale.kind == "time":
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        from matplotlib import dates
 
-        locator = AutoDateLocator(maxticks=8)
+        made: Any = dates
+        locator = made.AutoDateLocator(maxticks=8)
         axis.set_major_locator(locator)
-        axis.set_major_formatter(ConciseDateFormatter(locator))
+        axis.set_major_formatter(made.ConciseDateFormatter(locator))
     elif scale.marks is not None:
         from matplotlib.ticker import NullLocator
 
@@ -201,14 +222,14 @@ def _scaled(axes: "Axes", which: str, scale: Scale) -> None:
         _ticks(axes, which, scale.marks)
 
 
-def _ticks(axes: "Axes", which: str, ticks: list[tuple[float, str]]) -> None:
+def _ticks(axes: "Axes", which: str, ticks: Sequence[tuple[float, str]]) -> None:
     set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
-    set_ticks([place for place, _ in ticks], [text for _, text in ticks], parse_math=False)
+    set_ticks([place for place, _ in ticks], [drawable(text) for _, text in ticks], parse_math=False)
 
 
 def _finish(axes: "Axes", x: str, y: str, *, grid: bool = True) -> None:
-    axes.set_xlabel(x, color=INK, parse_math=False)
-    axes.set_ylabel(y, color=INK, parse_math=False)
+    axes.set_xlabel(drawable(x), color=INK, parse_math=False)
+    axes.set_ylabel(drawable(y), color=INK, parse_math=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import mce_notebook as mce
+from mce_notebook.calls import read_cell
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import NameConflict, StaleResults, SweepStopped
+from mce_notebook.sweep import declare_cell
 
 
 def runs(run: mce.Sweep) -> int:
@@ -262,3 +264,42 @@ def test_a_design_has_one_dimension(root: Path) -> None:
     data = mce.sweep(area, mce.latin_hypercube(10, a=(0, 1), b=(2, 3)), on="inline").result()
     assert dict(data.sizes) == {"point": 10}
     assert np.array_equal(data.area.values, data.a.values * data.b.values)
+
+
+def test_the_global_stream_is_announced_only_where_it_is_sure(root: Path) -> None:
+    def notes(body: str) -> str:
+        cell = f"rows = []\nfor n in [1, 2]:\n    rows.append({body})\n"
+        space = {"__name__": "__main__"}
+        exec("import random\nimport numpy as np\nimport pandas as pd", space)
+        return "\n".join(read_cell("said", cell, space, Options()).info["notes"])
+
+    assert "global RNG: each point gets its own stream" in notes("np.random.normal(n)")
+    assert "global RNG" in notes("random.random() + n")
+    assert "global RNG" not in notes("pd.Series([n]).sum()")
+    fixed = notes("(np.random.seed(42), np.random.normal(n))[1]")
+    assert "seed fixed at 42 in every point" in fixed
+    assert "own stream" not in fixed
+
+
+def test_guards_that_are_functions_hold_for_what_is_added_later(root: Path) -> None:
+    def product(n: int, k: int) -> float:
+        return 1.0 * n * k
+
+    def even(value: int) -> bool:
+        return value % 2 == 0
+
+    design = mce.grid(n=[1, 2, 3], k=[1, 2]).where(lambda n, k: even(n + k))
+    run = mce.sweep(product, design, on="inline")
+    assert runs(run) == 3
+    run.extend(n=[4])
+    assert runs(run) == 1
+    # From disk too: the guard is in the signed bundle, and looking at the sweep does not load it.
+    found = mce.open("product")
+    assert found.dataset.sizes == {"n": 4, "k": 2}
+    found.extend(n=[5])
+    assert np.isnan(found.dataset.product.sel(n=5, k=2))
+    assert found.dataset.product.sel(n=5, k=1) == 5
+    cell = "out = []\nfor n in [1, 2, 3]:\n    if not even(n): continue\n    out.append(n * 10)\n"
+    declare_cell("guarded", cell, {"__name__": "__main__", "even": even}, Options(on="inline"))
+    mce.open("guarded").extend(n=[4, 5])
+    assert mce.open("guarded").dataset["out"].values[1::2].tolist() == [20, 40]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,9 +98,12 @@ def sge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "SGE_QMASTER_PORT": str(first),
         "SGE_EXECD_PORT": str(first + 1),
     }
-    with system("sge.sh", told, folder) as exports:
-        with variables(dict(line.split("=", 1) for line in exports.splitlines() if line.startswith("SGE_"))):
-            yield
+    with system("sge.sh", told, folder) as exports, variables(_exported(exports)):
+        yield
+
+
+def _exported(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if line.startswith("SGE_"))
 
 
 @pytest.fixture(scope="session")
@@ -164,4 +168,4 @@ def leave() -> None:
             os.kill(host.process.pid, signal.SIGTERM)
             until(lambda: not host.alive(), 30, "the host did not leave")
             # Shown by pytest when the test failed.
-            print(host.folder.log.read_text())
+            sys.stdout.write(host.folder.log.read_text())

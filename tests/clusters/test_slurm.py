@@ -164,9 +164,7 @@ def test_points_outlive_the_walltime_of_jobs_or_are_reported(root: Path, profile
     assert "did not end within the walltime" in cause
 
 
-def test_a_python_without_our_packages_is_refused_with_what_to_do(
-    root: Path, profiles: Profiles, queue: Queue
-) -> None:
+def test_a_python_without_our_packages_is_refused_with_what_to_do(root: Path, profiles: Profiles, queue: Queue) -> None:
     handle = mce.sweep(slow, x=[1, 2], on=profiles.set("other", kind="slurm", python="/usr/bin/python3"))
     progress = handle.wait(60)
     assert progress.state == "stopped"
@@ -181,8 +179,7 @@ def test_nodes_that_do_not_see_the_store_are_sent_the_code(
     blind = tmp_path / "blind"
     # A node without the store: another file system, empty, is mounted over it.
     blind.write_text(
-        "#!/bin/sh\nexec unshare -m sh -c "
-        f"'mount -t tmpfs none {root} && exec {sys.executable} \"$@\"' sh \"$@\"\n"
+        f'#!/bin/sh\nexec unshare -m sh -c \'mount -t tmpfs none {root} && exec {sys.executable} "$@"\' sh "$@"\n'
     )
     blind.chmod(0o755)
     root.mkdir()

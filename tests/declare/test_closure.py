@@ -630,6 +630,28 @@ def test_use_of_the_global_generators_is_seen(text: str, uses: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sure"),
+    [
+        ("import random\ndef f(n): return random.random()", True),
+        ("from numpy.random import normal\ndef f(n): return normal()", True),
+        ("import numpy as np\ndef g(): return np.random.rand()\ndef f(n): return g()", True),
+        ("import numpy as np\ndef f(n): np.random.shuffle([n]); return 1", True),
+        ("import random\ndef f(n, source=random): return source.random()", True),
+        ("from sklearn.linear_model import LinearRegression\ndef f(n): return LinearRegression()", False),
+        ("import pandas as pd\ndef f(n): return pd.Series([n]).sum()", False),
+        ("import numpy as np\nimport pandas as pd\ndef f(n, rng): return pd.Series(rng.normal(size=n)).mean()", False),
+        ("def f(n): return eval('n + 1')", False),
+    ],
+)
+def test_only_what_the_user_draws_is_said_to_be_drawn(text: str, sure: bool) -> None:
+    experiment = from_function(run_cell(text, {})["f"], ("n",))
+    assert experiment.version.draws_globally is sure
+    # Seeding costs microseconds, hence is done wherever it might be needed.
+    assert experiment.global_rng == "seeded"
+    assert Version.from_json(experiment.version.to_json()) == experiment.version
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "import numpy as np\nrng = np.random.default_rng(0)\ndef f(n): return rng.normal()",

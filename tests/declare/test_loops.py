@@ -95,3 +95,21 @@ def test_cell_as_a_sweep(line, cell):
     wanted = plain(cell)
     for name, value in made.items():
         assert same(value, wanted[name]), f"{name}: {value!r} is not {wanted[name]!r}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("out = []\nfor i in [3, 5, 7]:\n    out.append(i)", [3, 5, 7]),
+        ("out = {}\nfor i in ['a', 'b']:\n    out[i] = i", ["a", "b"]),
+        ("out = []\nfor n, x in enumerate([1.5, 2.5]):\n    out.append(n)", [0, 1]),
+        # Rows of axes alone, and objects that no dataset holds: that the point was there is all there is to tell.
+        ("out = []\nfor i in [3, 5]:\n    out.append((i, 'x'))", [True, True]),
+        ("out = []\nfor f in [abs, len]:\n    out.append(f)", [True, True]),
+        ("out = []\nfor i in [3, None]:\n    out.append(i)", [True, True]),
+    ],
+)
+def test_what_is_written_is_told_where_it_is_only_an_axis(cell, told):
+    bound, _, columns = run_points(read(cell), namespace())
+    assert bound.outputs == ("out",)
+    assert columns["out"] == told

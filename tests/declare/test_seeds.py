@@ -1,3 +1,4 @@
+import gc
 import random
 
 import numpy as np
@@ -35,6 +36,34 @@ def test_streams_are_those_of_fresh_generators_whatever_came_before() -> None:
     kept = stream.generator(rows[5], fresh=True)
     stream.generator(rows[6], fresh=False).random(10)
     assert kept.normal(size=3).tolist() == expected[5]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_generators_of_many_points_are_those_of_each(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not known:
+        # As with a NumPy that keeps the state in some other way.
+        monkeypatch.setattr("mce_notebook.declare.seeds._FRAME_AT", 8)
+    rows = stream_keys(np.concatenate([KEYS] * 90), root_seed("x"))
+    stream = Stream()
+    assert (stream._memory is not None) is known
+    generators = stream.generators(rows)
+    for position, row in enumerate(rows):
+        generator = next(generators)
+        expected = np.random.Generator(np.random.Philox(key=row))
+        # Half a word and half a buffer are left behind, which the next point must not see.
+        for draw in (
+            lambda g: g.integers(0, 10, size=position % 3, dtype=np.uint32).tolist(),
+            lambda g: g.standard_normal(position % 6).tolist(),
+        ):
+            assert draw(generator) == draw(expected)
+        assert repr(generator.bit_generator.state) == repr(expected.bit_generator.state)
+    assert next(generators, None) is None
+
+
+def test_a_state_that_is_written_belongs_to_a_generator_that_is_kept() -> None:
+    generators = Stream().generators(stream_keys(KEYS, 1))
+    gc.collect()
+    assert len({generator.random() for generator in generators}) == len(KEYS)
 
 
 @settings(deadline=None)

@@ -74,7 +74,12 @@ def test_a_worker_that_does_not_gets_all_a_slot_reads(task: Task, tmp_path: Path
     assert delivery.mirror_of(there.store, "f") == [there.store, here.store]
     frames: list[Frame] = []
     opened(here).run(
-        Block(((0, 5),)), each=True, budget=None, singly=False, dead={}, flush=lambda more, done, failed: frames.extend(more)
+        Block(((0, 5),)),
+        each=True,
+        budget=None,
+        singly=False,
+        dead={},
+        flush=lambda more, done, failed: frames.extend(more),
     )
     assert {index: known.values["f"] for index, known in read(frames).items()} == {x: float(x) for x in range(5)}
 

@@ -16,7 +16,7 @@ from mce_notebook.declare.grid import Status, grid
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import StoreError, StoreFull, UntrustedCode
 from mce_notebook.plan import Block, Plan
-from mce_notebook.run.engine import Engine
+from mce_notebook.run.engine import Engine, _is_point
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.pool import WorkerLost
 from mce_notebook.run.protocol import BlockResult, Task
@@ -538,3 +538,20 @@ def test_a_host_that_leaves_lets_blocks_end_then_kills_them() -> None:
 
     assert drive(ledger, pool, impatient) == "interrupted"
     assert pool.interrupted
+
+
+@pytest.mark.parametrize(
+    ("cover", "is_it"),
+    [
+        ({"start": 3, "count": 1}, True),
+        ({"start": 3, "count": 2}, False),
+        ({"start": 4, "count": 1}, False),
+        ({"index": np.array([3]).tobytes()}, True),
+        ({"index": np.array([3, 9]).tobytes()}, False),
+        ({"ranges": [3, 4]}, True),
+        ({"ranges": [3, 4, 9, 12]}, False),
+        ({"ranges": [9, 10]}, False),
+    ],
+)
+def test_the_frame_of_one_point_is_told_from_others(cover: dict[str, Any], is_it: bool) -> None:
+    assert _is_point(Frame(b"", b"", cover), 3) is is_it

@@ -146,7 +146,7 @@ def slot_processes(pid: int) -> list[psutil.Process]:
     found = []
     for process in family(pid):
         try:
-            if "mce_notebook.run.slot" in process.cmdline():
+            if "mce_notebook.run.slot" in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
@@ -453,3 +453,67 @@ def test_sigterm_drains(sweeps: Sweeps) -> None:
     found = values(sweep)
     assert 0 < len(found) < 2000
     assert (status(sweep) == Status.DONE).sum() == len(found)
+
+
+def once_then_fast(x: int) -> int:
+    """Sleep for long the first time a point is computed: whoever waits for that sees a probe."""
+    mark = Path(os.environ["MCE_MARK"]) / str(x)
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
+    return x * x
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    monkeypatch.setenv("MCE_MARK", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("victim", ["slot", "worker"])
+def test_what_is_killed_during_the_probe_costs_no_point(sweeps: Sweeps, marks: Path, victim: str) -> None:
+    sweep = sweeps.declare(once_then_fast, grid(x=[0, 1]), "probed")
+    assert sweeps.ask("run", sweep)["ok"]
+    wait(lambda: len(list(marks.iterdir())) == 2)
+    for process in victims_of(victim, pid_of(sweeps.host)):
+        process.kill()
+    wait_done(sweep)
+    assert values(sweep) == {0: 0, 1: 1}
+
+
+def test_a_probe_is_cancelled_within_two_seconds(sweeps: Sweeps, marks: Path) -> None:
+    sweep = sweeps.declare(once_then_fast, grid(x=[0, 1]), "probed")
+    assert sweeps.ask("run", sweep)["ok"]
+    wait(lambda: len(list(marks.iterdir())) == 2)
+    asked = time.monotonic()
+    sweep.add_intent("cancel", "a test")
+    assert sweeps.ask("run", sweep)["ok"]
+    wait(lambda: state(sweep) == "cancelled", 10)
+    # Two seconds are promised; a machine full of tests may take longer to be asked.
+    assert time.monotonic() - asked < 6
+    assert (status(sweep) == Status.PENDING).all()
+    assert sweeps.ask("resume", sweep)["ok"]
+    wait_done(sweep)
+    assert values(sweep) == {0: 0, 1: 1}
+
+
+def test_a_probe_that_takes_long_times_out_and_is_named(sweeps: Sweeps, marks: Path) -> None:
+    sweep = sweeps.declare(once_then_fast, grid(x=[0, 1]), "probed", timeout=1.0, retries=0)
+    assert sweeps.ask("run", sweep)["ok"]
+    wait_done(sweep)
+    assert (status(sweep) == Status.TIMEOUT).all()
+
+
+def test_a_long_probe_keeps_no_other_sweep_from_the_other_slot(sweeps: Sweeps, marks: Path) -> None:
+    long = sweeps.declare(once_then_fast, grid(x=[0]), "long")
+    assert sweeps.ask("run", long)["ok"]
+    wait(lambda: len(list(marks.iterdir())) == 1)
+    other = sweeps.declare(slow, grid(x=list(range(200))), "other")
+    assert sweeps.ask("run", other)["ok"]
+    wait_done(other, 90)
+    assert (status(long) == Status.PENDING).all()
+    long.add_intent("cancel", "a test")
+    assert sweeps.ask("run", long)["ok"]
+    wait(lambda: state(long) == "cancelled", 20)

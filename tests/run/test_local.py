@@ -1,7 +1,11 @@
 """The workers of this machine are replaced, however they went."""
 
 import asyncio
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from mce_notebook.run.clusters.local import LocalWorkers
 
@@ -14,9 +18,16 @@ async def addresses(workers: LocalWorkers, count: int) -> set[str]:
     return set(workers.cluster.scheduler.workers)
 
 
-def test_a_worker_whose_nanny_gave_up_is_replaced(tmp_path: Path) -> None:
+@pytest.fixture
+def door() -> Iterator[Path]:
+    # The path of a socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="mce-") as folder:
+        yield Path(folder) / "lines"
+
+
+def test_a_worker_whose_nanny_gave_up_is_replaced(tmp_path: Path, door: Path) -> None:
     async def scene() -> None:
-        workers = await LocalWorkers.start(1, 2, tmp_path, lambda: None)
+        workers = await LocalWorkers.start(1, 2, tmp_path, door, lambda: None)
         try:
             before = await addresses(workers, 2)
             for nanny in list(workers.cluster.workers.values()):
@@ -25,6 +36,10 @@ def test_a_worker_whose_nanny_gave_up_is_replaced(tmp_path: Path) -> None:
             after = await addresses(workers, 2)
             assert not before & after
             assert await workers.client.submit(sum, [1, 2]) == 3
+            # The successors have lines to the host, too.
+            async with asyncio.timeout(60):
+                while set(workers.lines.slots) != after:
+                    await asyncio.sleep(0.05)
         finally:
             await workers.close()
 

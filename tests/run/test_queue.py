@@ -111,7 +111,9 @@ def test_commands_that_fail_hang_or_are_missing_say_nothing(monkeypatch: pytest.
 
 def test_a_listing_by_id_survives_ids_that_are_unknown() -> None:
     script = 'echo "$@"; echo "qstat: Unknown Job Id 9" >&2; exit 153'
-    system = System(("sh", "-c", script, "sh"), lambda text: dict.fromkeys(text.split(), Seen(RUNNING, "R")), by_id=True)
+    system = System(
+        ("sh", "-c", script, "sh"), lambda text: dict.fromkeys(text.split(), Seen(RUNNING, "R")), by_id=True
+    )
     assert asyncio.run(look(system, ["8", "9"])) == {"8": Seen(RUNNING, "R"), "9": Seen(RUNNING, "R")}
     broken = System(("sh", "-c", "echo x; exit 1"), lambda text: {}, by_id=True)
     assert asyncio.run(look(broken, ["8"])) is None

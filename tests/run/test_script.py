@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mce_notebook.errors import ProfileError
-from mce_notebook.run.clusters.jobqueue import JobQueue, output
 from mce_notebook.run.clusters.fleet import Refused
+from mce_notebook.run.clusters.jobqueue import JobQueue, output
 from mce_notebook.run.clusters.profiles import BATCH, profile
 from mce_notebook.run.clusters.request import JobRequest, resolve
 from mce_notebook.run.clusters.script import Site, make_job
@@ -36,7 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
     "sge": {"parallel_environment": "smp", "resources": "h_vmem=2G", "directives": ["-m n"]},
     "pbs": {"directives": ["-m n"]},
     "lsf": {"directives": ["-x"]},
-    "htcondor": {"disk": "4GB", "directives": ['requirements = OpSysMajorVer == 9']},
+    "htcondor": {"disk": "4GB", "directives": ["requirements = OpSysMajorVer == 9"]},
     "oar": {"directives": ["-t besteffort"]},
 }
 

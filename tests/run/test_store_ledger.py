@@ -1,6 +1,9 @@
 """An engine on a real store: redeclared grids, full disks, points given up; and a sweep removed under it."""
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -239,3 +242,26 @@ def test_nothing_declared_is_told(sweep: SweepStore) -> None:
 def test_an_unknown_sweep_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnknownSweep, match="nobody"):
         StoreLedger(str(tmp_path), "nobody")
+
+
+def test_the_next_writer_tidies_up_after_one_that_was_killed(tmp_path: Path) -> None:
+    sweep = Store(tmp_path).create("killed", 1)
+    declare(sweep, grid(x=[1.0, 2.0]))
+    script = f"""
+import os, signal
+from mce_notebook.run.store_ledger import StoreLedger
+from mce_notebook.store.big import write_payload
+ledger = StoreLedger({str(tmp_path)!r}, "killed")
+ledger.claim()
+write_payload(ledger._sweep.paths.big_epoch(1), b"never recorded")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert sweep.folder.names(sweep.paths.big_epoch(1))
+    ledger = StoreLedger(str(tmp_path), "killed")
+    ledger.claim()
+    end = time.monotonic() + 20
+    while sweep.folder.names(sweep.paths.big_epoch(1)) or sweep.paths.reserve(1).exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    ledger.close("done", "")

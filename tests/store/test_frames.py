@@ -528,3 +528,12 @@ def test_where_no_file_can_be_written_large_outputs_stay_in_the_frame(tmp_path: 
     (frame,) = encode(Outcomes(values), ("x",), declaration=1, ranges=[(0, 300)], big=tmp_path / "e000001")
     assert frame.nbytes > 2_400_000
     assert (read(frame).columns["x"].values()[299] == 299).all()
+
+
+def test_arrays_of_one_kind_beside_an_output_that_takes_a_closer_look() -> None:
+    # Nothing but the looks of the other output sends these rows the slow way; the arrays must come along.
+    values = [{"a": np.arange(3.0) * n, "d": np.datetime64("2026-01-01") + n} for n in (1, 2, 3)]
+    (frame,) = encode(Outcomes(list(values)), None, declaration=1, ranges=[(0, 3)], meta={"version": "v"})
+    ((data, record),) = unpack(frame.head + frame.body)
+    found = decode(data, record).columns["a"].values()
+    assert [list(row) for row in found] == [[0, 1, 2], [0, 2, 4], [0, 3, 6]]

@@ -23,6 +23,8 @@ def test_the_bundle_names_the_sweep_and_stands_alone(lab):
     lab.declare(grid(n=[1, 2], k=[1, 2, 3]))
     lab.record([1.0] * 4, (0, 4))
     found = bundle(lab.sweep)
+    state = found[SWEEP_TYPE].pop("state")
+    assert (state["known"], state["total"], state["counts"]["done"]) == (4, 6, 4)
     assert found[SWEEP_TYPE] == {
         "name": "recovery",
         "root": str(lab.sweep.paths.folder.parent),

@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import psutil
@@ -187,3 +189,19 @@ def test_a_host_that_ends_while_it_is_looked_at_is_done(lab, sweep, monkeypatch)
 
     monkeypatch.setattr(type(sweep), "heartbeat", ends_now)
     assert Progress.of(sweep, snapshot).state == "done"
+
+
+def test_looking_at_a_finished_sweep_imports_neither_dask_nor_a_process_library(tmp_path):
+    """A first look in a new kernel is waited for; each of these takes a tenth of it."""
+    script = """
+import sys
+import numpy as np
+from mce_notebook.declare.grid import grid
+from mce_notebook.view import cells, dataset, progress
+made = cells.cells_of(grid(a=[1, 2.5], b=["x", "y"], c=[1, "m"]), None)
+import xarray
+xarray.Dataset({"v": xarray.Variable(made.dims, np.zeros(made.shape), fastpath=True)}, coords=made.coordinates)
+print(sorted({"dask", "distributed", "psutil"} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

@@ -28,7 +28,11 @@ interface Props {
 
 export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props) {
   const { column, row, choice } = picked;
-  const query = new URLSearchParams({ column: String(column), row: String(row), at: JSON.stringify(choice.at) });
+  const query = new URLSearchParams({
+    column: String(column),
+    row: String(row),
+    at: JSON.stringify(choice.at)
+  });
   if (choice.x !== null) {
     query.set('x', choice.x);
   }
@@ -36,7 +40,9 @@ export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props)
     query.set('y', choice.y);
   }
   const path = `api/sweeps/${encodeURIComponent(sweep)}/cell?${query}`;
-  const { value, error, loading } = useAnswer(path, () => transport.get<{ total: number; rows: Row[] }>(path));
+  const { value, error, loading } = useAnswer(path, () =>
+    transport.get<{ total: number; rows: Row[] }>(path)
+  );
   const back = useRef<HTMLButtonElement>(null);
   // A list of one is the point itself.
   useEffect(() => {
@@ -47,7 +53,7 @@ export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props)
   useEffect(() => back.current?.focus({ preventScroll: true }), []);
   return (
     <div class="mce-point">
-      <div class="mce-bar">
+      <div class="mce-crumbs">
         <button type="button" class="mce-link" ref={back} onClick={onBack}>
           ‹ Back
         </button>
@@ -64,7 +70,12 @@ export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props)
         {value?.rows.map(each => {
           const status = named(each.status);
           return (
-            <button type="button" key={each.index} class="mce-row" onClick={() => onPoint(each.index, false)}>
+            <button
+              type="button"
+              key={each.index}
+              class="mce-row"
+              onClick={() => onPoint(each.index, false)}
+            >
               {status && <Swatch status={status} />}
               <span class="mce-labels">
                 {Object.entries(each.labels).map(([name, label]) => (

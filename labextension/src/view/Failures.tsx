@@ -41,7 +41,15 @@ export function Failures({ view, transport, open, onOpen, onPoint }: Props) {
                 {integer(covered)} in: <span>{rule}</span>
               </p>
             ))}
-            {open === cause && <Rows view={view} cause={cause} count={count} transport={transport} onPoint={onPoint} />}
+            {open === cause && (
+              <Rows
+                view={view}
+                cause={cause}
+                count={count}
+                transport={transport}
+                onPoint={onPoint}
+              />
+            )}
           </li>
         );
       })}
@@ -93,7 +101,11 @@ function Rows({ view, cause, count, transport, onPoint }: RowsProps) {
       )}
       {loading && !value && <p class="mce-faint">Loading…</p>}
       {value && value.total > rows.length && rows.length > 0 && rows.length < 500 && (
-        <button type="button" class="mce-link" onClick={() => setLimit(Math.min(limit + 4 * PAGE, 500))}>
+        <button
+          type="button"
+          class="mce-link"
+          onClick={() => setLimit(Math.min(limit + 4 * PAGE, 500))}
+        >
           Show more of {integer(value.total)}
         </button>
       )}

@@ -1,5 +1,6 @@
 /** The status of all points over two axes: pan, zoom, look at single cells. */
 
+import type { ComponentChildren } from 'preact';
 import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import * as camera from './camera';
@@ -8,6 +9,7 @@ import { integer } from './format';
 import { Painter } from './painter';
 import { EXCLUDED, statusOf, title } from './statuses';
 import { onTheme } from './theme';
+import { labelOf } from './ticks';
 import type { Axis, Heatmap as Data } from './types';
 
 interface Props {
@@ -16,6 +18,8 @@ interface Props {
   /** One sentence on the whole, for those who do not see the map. */
   summary: string;
   onPick(column: number, row: number): void;
+  /** Stands above the map, beside the buttons that zoom. */
+  children?: ComponentChildren;
 }
 
 interface Tip {
@@ -29,7 +33,7 @@ const STEP = 0.8;
 /** A press that moves less than this is a click. */
 const SLOP = 4;
 
-export function Heatmap({ data, axes, summary, onPick }: Props) {
+export function Heatmap({ data, axes, summary, onPick, children }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const painter = useRef<Painter | null>(null);
   const look = useRef<camera.Camera>(camera.whole(data.width, data.height));
@@ -76,7 +80,11 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
     const element = canvas.current!;
     painter.current = new Painter(element);
     const observer = new ResizeObserver(() => {
-      painter.current?.resize(element.clientWidth, element.clientHeight, window.devicePixelRatio || 1);
+      painter.current?.resize(
+        element.clientWidth,
+        element.clientHeight,
+        window.devicePixelRatio || 1
+      );
       redraw();
     });
     observer.observe(element);
@@ -121,9 +129,10 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
   function accept(cells: Cells): void {
     const to: [number, number] = [cells.width, cells.height];
     if (to[0] !== size.current[0] || to[1] !== size.current[1]) {
+      // Another grid, as after an extension: what one looked at is elsewhere now.
       cursor.current = null;
+      look.current = camera.whole(...to);
     }
-    look.current = camera.resized(look.current, size.current, to);
     size.current = to;
     painter.current?.setCells(cells);
     setNear(camera.zoomed(look.current, ...to));
@@ -147,9 +156,9 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
     }
     const cell = row * cells.width + column;
     const code = cells.status[cell];
-    const lines: [string, string][] = [[x.name, camera.labelOf(x, column, data.bin[0])]];
+    const lines: [string, string][] = [[x.name, labelOf(x, column, data.bin[0])]];
     if (y) {
-      lines.push([y.name, camera.labelOf(y, row, data.bin[1])]);
+      lines.push([y.name, labelOf(y, row, data.bin[1])]);
     }
     if (code === EXCLUDED) {
       return { lines, status: 'no point here' };
@@ -157,7 +166,10 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
     const name = title(statusOf(code)?.name ?? 'unknown');
     const share = cells.share[cell];
     const several = share > 0 && share < 255;
-    return { lines, status: several ? `${name} (${Math.round((100 * share) / 255)} % known)` : name };
+    return {
+      lines,
+      status: several ? `${name} (${Math.round((100 * share) / 255)} % known)` : name
+    };
   }
 
   function point(column: number, row: number, speak: boolean): void {
@@ -172,7 +184,9 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
         y: frame.top + frame.height - ((row + 0.5 - bottom) * frame.height) / up
       });
       if (speak) {
-        setSpoken(`${told.lines.map(([name, label]) => `${name} ${label}`).join(', ')}: ${told.status}`);
+        setSpoken(
+          `${told.lines.map(([name, label]) => `${name} ${label}`).join(', ')}: ${told.status}`
+        );
       }
     }
     redraw();
@@ -195,7 +209,10 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
 
   function onPointerMove(event: PointerEvent): void {
     const start = press.current;
-    if (start && (start.moved || Math.hypot(event.clientX - start.x, event.clientY - start.y) > SLOP)) {
+    if (
+      start &&
+      (start.moved || Math.hypot(event.clientX - start.x, event.clientY - start.y) > SLOP)
+    ) {
       start.moved = true;
       setTip(null);
       cursor.current = null;
@@ -205,7 +222,11 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
       move(camera.pan(start.look, right, up, ...size.current));
       return;
     }
-    const cell = camera.cellAt(look.current, ...place(event.clientX, event.clientY), ...size.current);
+    const cell = camera.cellAt(
+      look.current,
+      ...place(event.clientX, event.clientY),
+      ...size.current
+    );
     if (!cell) {
       leave();
     } else if (cursor.current?.[0] !== cell[0] || cursor.current[1] !== cell[1] || !tip) {
@@ -217,7 +238,11 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
     const start = press.current;
     press.current = null;
     if (start && !start.moved) {
-      const cell = camera.cellAt(look.current, ...place(event.clientX, event.clientY), ...size.current);
+      const cell = camera.cellAt(
+        look.current,
+        ...place(event.clientX, event.clientY),
+        ...size.current
+      );
       if (cell) {
         onPick(...cell);
       }
@@ -234,7 +259,9 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
       event.preventDefault();
       const lines = event.deltaMode === 1 ? 16 : 1;
       const factor = Math.exp(Math.max(-1, Math.min(1, (event.deltaY * lines) / 300)));
-      move(camera.zoom(look.current, factor, ...place(event.clientX, event.clientY), ...size.current));
+      move(
+        camera.zoom(look.current, factor, ...place(event.clientX, event.clientY), ...size.current)
+      );
     };
     element.addEventListener('wheel', turn, { passive: false });
     return () => element.removeEventListener('wheel', turn);
@@ -291,75 +318,87 @@ export function Heatmap({ data, axes, summary, onPick }: Props) {
 
   const help = useMemo(() => `mce-help-${Math.random().toString(36).slice(2)}`, []);
   return (
-    <div class={y ? 'mce-map' : 'mce-map mce-strip'}>
-      <canvas
-        ref={canvas}
-        tabIndex={0}
-        role="img"
-        aria-label={`Status of the points over ${x.name}${y ? ` and ${y.name}` : ''}. ${summary}`}
-        aria-describedby={help}
-        onPointerDown={onPointerDown}
-        onPointerMove={onPointerMove}
-        onPointerUp={onPointerUp}
-        onPointerCancel={() => (press.current = null)}
-        onPointerLeave={() => !press.current && leave()}
-        onKeyDown={onKeyDown}
-        onFocus={() => {
-          focused.current = true;
-          redraw();
-        }}
-        onBlur={() => {
-          focused.current = false;
-          leave();
-        }}
-      />
-      <p id={help} class="mce-hidden">
-        Arrow keys go from cell to cell and Enter opens one. Plus and minus zoom, shift and arrows pan, zero shows all.
-      </p>
-      <div class="mce-zoom">
-        <button type="button" title="Zoom in (+)" aria-label="Zoom in" onClick={() => center(STEP * STEP)}>
-          <svg viewBox="0 0 16 16" aria-hidden="true">
-            <path d="M8 3.5v9M3.5 8h9" />
-          </svg>
-        </button>
-        <button
-          type="button"
-          title="Zoom out (-)"
-          aria-label="Zoom out"
-          disabled={!near}
-          onClick={() => center(1 / (STEP * STEP))}
-        >
-          <svg viewBox="0 0 16 16" aria-hidden="true">
-            <path d="M3.5 8h9" />
-          </svg>
-        </button>
-        <button
-          type="button"
-          title="Show all (0)"
-          aria-label="Show all"
-          disabled={!near}
-          onClick={() => move(camera.whole(...size.current))}
-        >
-          <svg viewBox="0 0 16 16" aria-hidden="true">
-            <path d="M3 6V3h3M10 3h3v3M13 10v3h-3M6 13H3v-3" />
-          </svg>
-        </button>
+    <>
+      <div class="mce-tools">
+        {children}
+        <div class="mce-zoom">
+          <button
+            type="button"
+            title="Zoom in (+)"
+            aria-label="Zoom in"
+            onClick={() => center(STEP * STEP)}
+          >
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+              <path d="M8 3.5v9M3.5 8h9" />
+            </svg>
+          </button>
+          <button
+            type="button"
+            title="Zoom out (-)"
+            aria-label="Zoom out"
+            disabled={!near}
+            onClick={() => center(1 / (STEP * STEP))}
+          >
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+              <path d="M3.5 8h9" />
+            </svg>
+          </button>
+          <button
+            type="button"
+            title="Show all (0)"
+            aria-label="Show all"
+            disabled={!near}
+            onClick={() => move(camera.whole(...size.current))}
+          >
+            <svg viewBox="0 0 16 16" aria-hidden="true">
+              <path d="M3 6V3h3M10 3h3v3M13 10v3h-3M6 13H3v-3" />
+            </svg>
+          </button>
+        </div>
       </div>
-      {tip && <Tooltip tip={tip} />}
-      <div class="mce-hidden" aria-live="polite">
-        {spoken}
+      <div class={y ? 'mce-map' : 'mce-map mce-strip'}>
+        <canvas
+          ref={canvas}
+          tabIndex={0}
+          role="img"
+          aria-label={`Status of the points over ${x.name}${y ? ` and ${y.name}` : ''}. ${summary}`}
+          aria-describedby={help}
+          onPointerDown={onPointerDown}
+          onPointerMove={onPointerMove}
+          onPointerUp={onPointerUp}
+          onPointerCancel={() => (press.current = null)}
+          onPointerLeave={() => !press.current && leave()}
+          onKeyDown={onKeyDown}
+          onFocus={() => {
+            focused.current = true;
+            redraw();
+          }}
+          onBlur={() => {
+            focused.current = false;
+            leave();
+          }}
+        />
+        <p id={help} class="mce-hidden">
+          Arrow keys go from cell to cell and Enter opens one. Plus and minus zoom, shift and arrows
+          pan, zero shows all.
+        </p>
+        {tip && <Tooltip tip={tip} />}
+        <div class="mce-hidden" aria-live="polite">
+          {spoken}
+        </div>
+        {problem && (
+          <p class="mce-error" role="alert">
+            {problem}
+          </p>
+        )}
+        {data.bin[0] * data.bin[1] > 1 && (
+          <p class="mce-note">
+            One cell stands for {integer(data.bin[0] * data.bin[1])} points or more; failures always
+            show.
+          </p>
+        )}
       </div>
-      {problem && (
-        <p class="mce-error" role="alert">
-          {problem}
-        </p>
-      )}
-      {data.bin[0] * data.bin[1] > 1 && (
-        <p class="mce-note">
-          One cell stands for {integer(data.bin[0] * data.bin[1])} points or more; failures always show.
-        </p>
-      )}
-    </div>
+    </>
   );
 }
 
@@ -369,7 +408,8 @@ function Tooltip({ tip }: { tip: Tip }) {
   useEffect(() => {
     const node = element.current!;
     const box = node.parentElement!;
-    const left = tip.x + 12 + node.offsetWidth > box.clientWidth ? tip.x - 12 - node.offsetWidth : tip.x + 12;
+    const left =
+      tip.x + 12 + node.offsetWidth > box.clientWidth ? tip.x - 12 - node.offsetWidth : tip.x + 12;
     const top = tip.y - 12 - node.offsetHeight < 0 ? tip.y + 12 : tip.y - 12 - node.offsetHeight;
     node.style.left = `${Math.max(left, 0)}px`;
     node.style.top = `${top}px`;

@@ -26,7 +26,7 @@ export function Point({ sweep, index, transport, onBack }: Props) {
   const values = Object.entries(value?.values ?? {});
   return (
     <div class="mce-point">
-      <div class="mce-bar">
+      <div class="mce-crumbs">
         <button type="button" class="mce-link" ref={back} onClick={onBack}>
           ‹ Back
         </button>
@@ -61,7 +61,9 @@ export function Point({ sweep, index, transport, onBack }: Props) {
           <p class="mce-faint">
             {[
               value.where && value.where !== 'point' ? `in ${value.where}` : '',
-              value.seconds === null || value.seconds === undefined ? '' : `took ${duration(value.seconds)}`,
+              value.seconds === null || value.seconds === undefined
+                ? ''
+                : `took ${duration(value.seconds)}`,
               value.worker ? `on ${value.worker}` : ''
             ]
               .filter(Boolean)

@@ -51,6 +51,8 @@ export function Progress({ name, summary, live, connection, trouble, transport, 
   const state = summary.state;
   const total = summary.total ?? 0;
   const known = summary.known ?? 0;
+  // A saved state is history, and what it expected with it.
+  const seen = !live && (connection === 'missing' || trouble !== '');
   const actions = live ? PLACES.filter(verb => summary.actions?.includes(verb)) : [];
 
   async function act(verb: Verb): Promise<void> {
@@ -74,10 +76,10 @@ export function Progress({ name, summary, live, connection, trouble, transport, 
     <header class="mce-head">
       <div class="mce-title">
         <h3>{name}</h3>
-        {state && (
+        {state && state in STATES && (
           <span class={`mce-state mce-is-${state}`}>
             <StateIcon state={state} />
-            {STATES[state] ?? state}
+            {seen ? `Last seen ${STATES[state].toLowerCase()}` : STATES[state]}
           </span>
         )}
         {connection === 'lost' && <span class="mce-chip">Reconnecting…</span>}
@@ -100,16 +102,22 @@ export function Progress({ name, summary, live, connection, trouble, transport, 
       <Bar summary={summary} name={name} />
       <p class="mce-facts">
         {total > 0 ? (
-          facts(summary, known, total).map(([kind, text]) => (
-            <span key={kind} class={`mce-fact-${kind}`}>
-              {text}
-            </span>
-          ))
+          facts(live ? summary : { ...summary, eta: null, rate: 0, workers: 0 }, known, total).map(
+            ([kind, text]) => (
+              <span key={kind} class={`mce-fact-${kind}`}>
+                {text}
+              </span>
+            )
+          )
         ) : (
           <span class="mce-faint">{connection === 'connecting' ? 'Connecting…' : ''}</span>
         )}
       </p>
-      <p class={bad ? 'mce-message mce-error' : 'mce-message'} title={message} role={bad ? 'alert' : 'status'}>
+      <p
+        class={bad ? 'mce-message mce-error' : 'mce-message'}
+        title={message}
+        role={bad ? 'alert' : 'status'}
+      >
         {message}
       </p>
       <Announcer name={name} summary={summary} />
@@ -134,7 +142,9 @@ function facts(summary: Last, known: number, total: number): [string, string][] 
 }
 
 function hint(state: State | undefined): string {
-  return state === 'interrupted' ? 'The process that ran it is gone. Resume goes on with what is left.' : '';
+  return state === 'interrupted'
+    ? 'The process that ran it is gone. Resume goes on with what is left.'
+    : '';
 }
 
 function Bar({ summary, name }: { summary: Last; name: string }) {
@@ -143,7 +153,7 @@ function Bar({ summary, name }: { summary: Last; name: string }) {
   const counts = summary.counts;
   return (
     <div
-      class="mce-progress"
+      class="mce-meter"
       role="progressbar"
       aria-label={`Points of ${name} known`}
       aria-valuemin={0}
@@ -171,7 +181,7 @@ function Bar({ summary, name }: { summary: Last; name: string }) {
 function Announcer({ name, summary }: { name: string; summary: Last }) {
   const total = summary.total ?? 0;
   const quarter = total ? Math.floor((4 * (summary.known ?? 0)) / total) * 25 : 0;
-  const state = summary.state ? STATES[summary.state].toLowerCase() : '';
+  const state = summary.state ? (STATES[summary.state] ?? summary.state).toLowerCase() : '';
   return (
     <div class="mce-hidden" aria-live="polite">
       {state && `${name} ${state}, ${quarter} % known`}
@@ -195,7 +205,13 @@ export function Legend({ counts }: { counts: Summary['counts'] }) {
   );
 }
 
-export function About({ summary, provenance }: { summary: Summary; provenance?: Record<string, string | number> }) {
+export function About({
+  summary,
+  provenance
+}: {
+  summary: Summary;
+  provenance?: Record<string, string | number>;
+}) {
   const rows: [string, string][] = [
     ['Runs on', summary.cluster],
     ['Declared', moment(String(provenance?.declared ?? summary.created))],

@@ -23,22 +23,35 @@ export function Selectors({ axes, heatmap, onChoose }: Props) {
         next.y = x;
       }
     }
-    const kept = axes.filter(axis => axis.name !== next.x && axis.name !== next.y && axis.name in next.at);
-    onChoose({ ...next, at: Object.fromEntries(kept.map(axis => [axis.name, next.at[axis.name]])) });
+    const kept = axes.filter(
+      axis => axis.name !== next.x && axis.name !== next.y && axis.name in next.at
+    );
+    onChoose({
+      ...next,
+      at: Object.fromEntries(kept.map(axis => [axis.name, next.at[axis.name]]))
+    });
   };
   return (
     <div class="mce-selectors" role="group" aria-label="Axes of the map">
       {axes.length > 1 && (
         <>
           <AxisSelect label="x" axes={axes} value={x} onChange={name => choose({ x: name })} />
-          <AxisSelect label="y" axes={axes} value={y} none="none" onChange={name => choose({ y: name })} />
+          <AxisSelect
+            label="y"
+            axes={axes}
+            value={y}
+            none="none"
+            onChange={name => choose({ y: name })}
+          />
         </>
       )}
       {others.map(axis => (
         <label key={axis.name}>
           <span>{clip(axis.name, 24)}</span>
           <select
-            value={at[axis.name] === null || at[axis.name] === undefined ? '' : String(at[axis.name])}
+            value={
+              at[axis.name] === null || at[axis.name] === undefined ? '' : String(at[axis.name])
+            }
             onChange={event => {
               const chosen = event.currentTarget.value;
               choose({ at: { ...at, [axis.name]: chosen === '' ? null : Number(chosen) } });

@@ -15,7 +15,14 @@ const PATHS: Record<Mark, string> = {
 export function Swatch({ status }: { status: Status }) {
   return (
     <svg class="mce-swatch" viewBox="0 0 12 12" aria-hidden="true" focusable="false">
-      <rect x="0.5" y="0.5" width="11" height="11" rx="2" style={{ fill: `var(${status.colour})` }} />
+      <rect
+        x="0.5"
+        y="0.5"
+        width="11"
+        height="11"
+        rx="2"
+        style={{ fill: `var(${status.colour})` }}
+      />
       <path d={PATHS[status.mark]} />
     </svg>
   );

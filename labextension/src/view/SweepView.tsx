@@ -1,6 +1,6 @@
 /** The live view of one sweep, wherever it is shown. */
 
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 
 import { CellPoints, type Picked } from './CellPoints';
 import { Failures } from './Failures';
@@ -20,6 +20,8 @@ export interface Props {
   transport: Transport;
   /** Shown until the first answer, and when there never is one. */
   last?: Last;
+  /** A PNG in base64, shown while there is no live map. */
+  picture?: string;
   /** Fills the height there is, rather than a height of its own. */
   fill?: boolean;
 }
@@ -29,7 +31,7 @@ const MISSING =
   'Not live: the Jupyter server runs without the mce_notebook extension. ' +
   'Enable it with "jupyter server extension enable mce_notebook" and restart the server.';
 
-export function SweepView({ sweep, name, transport, last, fill }: Props) {
+export function SweepView({ sweep, name, transport, last, picture, fill }: Props) {
   const [view, setView] = useState<View | null>(null);
   const [connection, setConnection] = useState<Connection>('connecting');
   const [gone, setGone] = useState('');
@@ -61,7 +63,21 @@ export function SweepView({ sweep, name, transport, last, fill }: Props) {
   const summary: Last = view ?? last ?? {};
   const trouble = gone || (connection === 'missing' ? MISSING : '') || error;
   const step = path[path.length - 1];
+  // Each step begins at its top; going back finds the list where it was left.
+  const pane = useRef<HTMLElement>(null);
+  const scrolled = useRef<number[]>([]);
+  const go = (next: Step[]) => {
+    scrolled.current.length = Math.min(scrolled.current.length, path.length);
+    scrolled.current[path.length] = pane.current?.scrollTop ?? 0;
+    setPath(next);
+  };
   const back = () => setPath(path.slice(0, -1));
+  useLayoutEffect(() => {
+    if (pane.current) {
+      pane.current.scrollTop = scrolled.current[path.length] ?? 0;
+      scrolled.current.length = Math.min(scrolled.current.length, path.length);
+    }
+  }, [path]);
   const chosen = (choice: Choice) => watch.current?.choose(choice);
   return (
     <article
@@ -79,54 +95,78 @@ export function SweepView({ sweep, name, transport, last, fill }: Props) {
         transport={transport}
         sweep={sweep}
       />
-      <div class={view && !view.heatmap ? 'mce-body mce-mapless' : 'mce-body'}>
-        <section class="mce-left" aria-label="Points">
-          {view?.heatmap ? (
-            <>
-              <Selectors axes={view.axes} heatmap={view.heatmap} onChoose={chosen} />
-              <Heatmap
-                data={view.heatmap}
-                axes={view.axes}
-                summary={sentence(view)}
-                onPick={(column, row) => {
-                  const { x, y, at } = view.heatmap!;
-                  setPath([{ kind: 'cell', picked: { column, row, choice: { x, y, at } } }]);
-                }}
+      {(view || picture || !trouble) && (
+        <div class={bodyClass(view)}>
+          <section class="mce-left" aria-label="Points">
+            {view?.heatmap ? (
+              <>
+                <Heatmap
+                  data={view.heatmap}
+                  axes={view.axes}
+                  summary={sentence(view)}
+                  onPick={(column, row) => {
+                    const { x, y, at } = view.heatmap!;
+                    go([{ kind: 'cell', picked: { column, row, choice: { x, y, at } } }]);
+                  }}
+                >
+                  <Selectors axes={view.axes} heatmap={view.heatmap} onChoose={chosen} />
+                </Heatmap>
+              </>
+            ) : (
+              !view && <Placeholder picture={picture} name={name} />
+            )}
+            {view && <Legend counts={view.counts} />}
+          </section>
+          <section class="mce-right" ref={pane} aria-label={step ? 'Point' : 'Failures'}>
+            {step?.kind === 'point' && (
+              <Point sweep={sweep} index={step.index} transport={transport} onBack={back} />
+            )}
+            {step?.kind === 'cell' && (
+              <CellPoints
+                sweep={sweep}
+                picked={step.picked}
+                transport={transport}
+                onBack={back}
+                onPoint={(index, only) =>
+                  go([...(only ? path.slice(0, -1) : path), { kind: 'point', index }])
+                }
               />
-            </>
-          ) : (
-            !view && <div class="mce-placeholder">{trouble ? '' : 'Waiting for the first look…'}</div>
-          )}
-          {view && <Legend counts={view.counts} />}
-        </section>
-        <section class="mce-right" aria-label={step ? 'Point' : 'Failures'}>
-          {step?.kind === 'point' && (
-            <Point sweep={sweep} index={step.index} transport={transport} onBack={back} />
-          )}
-          {step?.kind === 'cell' && (
-            <CellPoints
-              sweep={sweep}
-              picked={step.picked}
-              transport={transport}
-              onBack={back}
-              onPoint={(index, only) =>
-                setPath([...(only ? path.slice(0, -1) : path), { kind: 'point', index }])
-              }
-            />
-          )}
-          {!step && view && (
-            <Overview
-              view={view}
-              transport={transport}
-              cause={cause}
-              onCause={setCause}
-              onPoint={index => setPath([{ kind: 'point', index }])}
-            />
-          )}
-        </section>
-      </div>
+            )}
+            {!step && view && (
+              <Overview
+                view={view}
+                transport={transport}
+                cause={cause}
+                onCause={setCause}
+                onPoint={index => go([{ kind: 'point', index }])}
+              />
+            )}
+          </section>
+        </div>
+      )}
     </article>
   );
+}
+
+/** The picture that was saved with the notebook, until there is something better. */
+function Placeholder({ picture, name }: { picture?: string; name: string }) {
+  return (
+    <div class="mce-placeholder">
+      {picture ? (
+        <img src={`data:image/png;base64,${picture}`} alt={`${name} when the notebook was saved`} />
+      ) : (
+        'Waiting for the first look…'
+      )}
+    </div>
+  );
+}
+
+/** How high it is depends on what never changes while one looks. */
+function bodyClass(view: View | null): string {
+  if (!view || view.heatmap?.y) {
+    return 'mce-body';
+  }
+  return view.heatmap ? 'mce-body mce-low' : 'mce-body mce-mapless';
 }
 
 type Step = { kind: 'point'; index: number } | { kind: 'cell'; picked: Picked };
@@ -147,7 +187,13 @@ function Overview({ view, transport, cause, onCause, onPoint }: OverviewProps) {
         Failures <span class="mce-count">{integer(bad)}</span>
       </h4>
       {bad > 0 ? (
-        <Failures view={view} transport={transport} open={cause} onOpen={onCause} onPoint={onPoint} />
+        <Failures
+          view={view}
+          transport={transport}
+          open={cause}
+          onOpen={onCause}
+          onPoint={onPoint}
+        />
       ) : (
         <p class="mce-faint">{view.known > 0 ? 'None so far.' : 'No point has run yet.'}</p>
       )}

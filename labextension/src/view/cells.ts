@@ -1,6 +1,6 @@
-/** The cells of a heatmap: decoded, shrunk, coloured. Pure, except that colours come from the page. */
+/** The cells of a heatmap: decoded, shrunk, coloured. */
 
-import { RANK } from './statuses';
+import { EXCLUDED, RANK } from './statuses';
 
 /** Two bytes a cell, row by row: status, share known. */
 export interface Cells {
@@ -18,14 +18,26 @@ export interface Cells {
 export async function decode(text: string, width: number, height: number): Promise<Cells> {
   const packed = Uint8Array.from(atob(text), character => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
-  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  return unpack(bytes, width, height);
+  const bytes = new Uint8Array(2 * width * height);
+  const reader = stream.getReader();
+  let length = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    // What is too long is counted, not kept.
+    bytes.set(
+      part.value.subarray(0, Math.max(bytes.length - length, 0)),
+      Math.min(length, bytes.length)
+    );
+    length += part.value.length;
+  }
+  return unpack(length === bytes.length ? bytes : new Uint8Array(length), width, height);
 }
 
 export function unpack(bytes: Uint8Array, width: number, height: number): Cells {
   const size = width * height;
   if (bytes.length !== 2 * size) {
-    throw new Error(`The heatmap has ${bytes.length} bytes; ${width} x ${height} cells need ${2 * size}.`);
+    throw new Error(
+      `The heatmap has ${bytes.length} bytes; ${width} x ${height} cells need ${2 * size}.`
+    );
   }
   const status = new Uint8Array(size);
   const share = new Uint8Array(size);
@@ -36,18 +48,25 @@ export function unpack(bytes: Uint8Array, width: number, height: number): Cells 
   return { width, height, status, share };
 }
 
-/** Half the size in both directions; the most telling of four cells is kept, so that no failure vanishes. */
-export function halve(cells: Cells): Cells {
-  const width = Math.ceil(cells.width / 2);
-  const height = Math.ceil(cells.height / 2);
-  const status = new Uint8Array(width * height).fill(255);
+/**
+ * One cell for each block of `across` x `up`; the most telling one is kept, so that no failure vanishes.
+ *
+ * Blocks are counted from cell (0, 0), hence the same wherever one looks.
+ */
+export function shrink(cells: Cells, across: number, up: number): Cells {
+  const width = Math.ceil(cells.width / across);
+  const height = Math.ceil(cells.height / up);
+  const status = new Uint8Array(width * height).fill(EXCLUDED);
   const share = new Uint8Array(width * height);
+  const block = Uint32Array.from({ length: cells.width }, (_, column) =>
+    Math.floor(column / across)
+  );
   for (let row = 0; row < cells.height; row++) {
     const from = row * cells.width;
-    const to = (row >> 1) * width;
+    const to = Math.floor(row / up) * width;
     for (let column = 0; column < cells.width; column++) {
       const code = cells.status[from + column];
-      const at = to + (column >> 1);
+      const at = to + block[column];
       if (RANK[code] > RANK[status[at]]) {
         status[at] = code;
         share[at] = cells.share[from + column];
@@ -74,7 +93,9 @@ export function parse(text: string): Colour {
 }
 
 export function mix(from: Colour, to: Colour, share: number): Colour {
-  return from.map((value, channel) => Math.round(value + (to[channel] - value) * share)) as unknown as Colour;
+  return from.map((value, channel) =>
+    Math.round(value + (to[channel] - value) * share)
+  ) as unknown as Colour;
 }
 
 /**

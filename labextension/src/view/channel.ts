@@ -21,12 +21,17 @@ interface Reply {
 
 /** Milliseconds after which a kernel that does not answer is said to be busy. */
 export const PATIENCE = 20000;
-const BUSY = 'The kernel does not answer; it may be busy with a cell. It will be done when the cell ends.';
+const BUSY =
+  'The kernel does not answer; it may be busy with a cell. It will be done when the cell ends.';
 
 export class WidgetTransport implements Transport {
   private readonly waiting = new Map<
     number,
-    { resolve: (body: unknown) => void; reject: (error: Error) => void; timer: ReturnType<typeof setTimeout> }
+    {
+      resolve: (body: unknown) => void;
+      reject: (error: Error) => void;
+      timer: ReturnType<typeof setTimeout>;
+    }
   >();
   private next = 0;
 

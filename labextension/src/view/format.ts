@@ -12,7 +12,9 @@ export function integer(value: number): string {
 /** "1,234 of 10,000 points", or "10,000 points" when all are known. */
 export function points(known: number, total: number): string {
   const noun = total === 1 ? 'point' : 'points';
-  return known === total ? `${integer(total)} ${noun}` : `${integer(known)} of ${integer(total)} ${noun}`;
+  return known === total
+    ? `${integer(total)} ${noun}`
+    : `${integer(known)} of ${integer(total)} ${noun}`;
 }
 
 /** Never "100 %" before it is, never "0 %" once something is known. */
@@ -43,7 +45,9 @@ export function rate(perSecond: number): string {
   if (perSecond >= 0.1) {
     return `${short(perSecond)} points/s`;
   }
-  return perSecond * 60 >= 0.1 ? `${short(perSecond * 60)} points/min` : `${short(perSecond * 3600)} points/h`;
+  return perSecond * 60 >= 0.1
+    ? `${short(perSecond * 60)} points/min`
+    : `${short(perSecond * 3600)} points/h`;
 }
 
 const UNITS: [number, string][] = [
@@ -99,8 +103,10 @@ export function cost(value: Summary['cost']): string {
   if (!value) {
     return '';
   }
-  const amount = value.amount > 0 && value.amount < 0.01 ? 'under 0.01' : value.amount.toFixed(2);
-  return value.currency === 'USD' ? `$${amount} so far` : `${amount} ${value.currency} so far`;
+  const little = value.amount > 0 && value.amount < 0.01;
+  const amount = little ? '0.01' : value.amount.toFixed(2);
+  const written = value.currency === 'USD' ? `$${amount}` : `${amount} ${value.currency}`;
+  return `${little ? 'under ' : ''}${written} so far`;
 }
 
 /** A moment in the reader's own time zone; the text itself when it is no date. */
@@ -125,9 +131,16 @@ export function ticks(labels: string[], kind: string): string[] {
     return labels.map(label => clip(label, 16));
   }
   const distinct = new Set(values).size;
+  // One very large or small number writes all of them as powers, so that they can be compared.
+  const powers = values.some(
+    value => Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
+  );
   for (let digits = 2; digits < 12; digits++) {
-    const shown = values.map(value => compact(value, digits));
-    if (new Set(shown).size === distinct && shown.every((text, i) => near(Number(text), values[i], values))) {
+    const shown = values.map(value => compact(value, digits, powers));
+    if (
+      new Set(shown).size === distinct &&
+      shown.every((text, i) => near(Number(text), values[i], values))
+    ) {
       return shown;
     }
   }
@@ -141,12 +154,13 @@ function near(shown: number, value: number, all: number[]): boolean {
   return Math.abs(shown - value) <= 0.05 * gap;
 }
 
-function compact(value: number, digits: number): string {
+function compact(value: number, digits: number, powers: boolean): string {
   const size = Math.abs(value);
-  if (value !== 0 && (size >= 1e5 || size < 1e-3)) {
+  if (powers && value !== 0 && (size >= 1000 || size < 0.1)) {
     return String(Number(value.toPrecision(digits)).toExponential()).replace('e+', 'e');
   }
-  return String(Number(value.toPrecision(Math.max(digits, size >= 1 ? Math.ceil(Math.log10(size + 1)) : 0))));
+  const wholeDigits = size >= 1 ? Math.ceil(Math.log10(size + 1)) : 0;
+  return String(Number(value.toPrecision(Math.max(digits, wholeDigits))));
 }
 
 /** Cut a text that is longer, visibly. */

@@ -23,7 +23,8 @@ export function useAnswer<T>(question: string, ask: () => Promise<T>): Answer<T>
     ask().then(
       value => current && setAnswer({ value, error: '', loading: false }),
       (error: unknown) =>
-        current && setAnswer(before => ({ value: before.value, error: told(error), loading: false }))
+        current &&
+        setAnswer(before => ({ value: before.value, error: told(error), loading: false }))
     );
     return () => {
       current = false;

@@ -1,9 +1,10 @@
 /** Draws a heatmap of statuses, its axes and its cursor on a canvas. */
 
-import { chooseTicks, type Camera } from './camera';
-import { halve, paint, palette, parse, type Cells } from './cells';
+import type { Camera } from './camera';
+import { paint, palette, parse, shrink, type Cells } from './cells';
 import { ticks as tickTexts } from './format';
 import { STATUSES, statusOf, type Mark } from './statuses';
+import { ticksOf, type Tick } from './ticks';
 import type { Axis } from './types';
 
 export interface Scene {
@@ -34,6 +35,11 @@ interface Theme {
   font: string;
 }
 
+type Image = HTMLCanvasElement;
+
+const IMAGES = 6;
+/** Words on the x axis are cut to no less than this, in pixels. */
+const SLOT = 36;
 /** Cells of at least this many pixels have a gap between them, and marks. */
 const GAP = 5;
 const MARK = 9;
@@ -48,8 +54,8 @@ export class Painter {
   private readonly context: CanvasRenderingContext2D | null;
   private theme: Theme | null = null;
   private cells: Cells | null = null;
-  /** The map at full size, half, a quarter, …; made when they are needed. */
-  private levels: { cells: Cells; image: HTMLCanvasElement }[] = [];
+  /** The map as pixels, by how many cells one pixel stands for; the last few. */
+  private readonly images = new Map<string, Image>();
   private width = 0;
   private height = 0;
   private ratio = 1;
@@ -68,7 +74,7 @@ export class Painter {
 
   setCells(cells: Cells | null): void {
     this.cells = cells;
-    this.levels = [];
+    this.images.clear();
   }
 
   /** Fit the drawing to the element and to the pixels of the screen. */
@@ -83,7 +89,8 @@ export class Painter {
   /** Read the colours again; a theme may have changed. */
   restyle(): void {
     const style = getComputedStyle(this.canvas);
-    const read = (name: string, otherwise: string) => style.getPropertyValue(name).trim() || otherwise;
+    const read = (name: string, otherwise: string) =>
+      style.getPropertyValue(name).trim() || otherwise;
     this.theme = {
       pixels: palette(STATUSES.map(status => parse(read(status.colour, '#888888')))),
       text: read('--mce-ink', '#333333'),
@@ -94,7 +101,7 @@ export class Painter {
       focus: read('--mce-focus', '#1976d2'),
       font: `11px ${style.fontFamily || 'sans-serif'}`
     };
-    this.levels = [];
+    this.images.clear();
   }
 
   frame(scene: Pick<Scene, 'y'>): Frame {
@@ -138,13 +145,11 @@ export class Painter {
     cells: Cells,
     theme: Theme
   ): void {
-    const crowd = Math.max(
-      camera.across / (frame.width * this.ratio),
-      camera.up / (frame.height * this.ratio)
-    );
-    const level = crowd > 1 ? Math.ceil(Math.log2(crowd)) : 0;
-    const { image, cells: drawn } = this.level(level, cells, theme);
-    const scale = 2 ** level;
+    const crowd = (shown: number, pixels: number) =>
+      Math.max(Math.ceil(shown / (pixels * this.ratio) - 0.01), 1);
+    const across = crowd(camera.across, frame.width);
+    const up = crowd(camera.up, frame.height);
+    const image = this.image(cells, across, up, theme);
     context.save();
     context.beginPath();
     context.rect(frame.left, frame.top, frame.width, frame.height);
@@ -152,10 +157,10 @@ export class Painter {
     context.imageSmoothingEnabled = false;
     context.drawImage(
       image,
-      camera.left / scale,
-      drawn.height - (camera.bottom + camera.up) / scale,
-      camera.across / scale,
-      camera.up / scale,
+      camera.left / across,
+      image.height - (camera.bottom + camera.up) / up,
+      camera.across / across,
+      camera.up / up,
       frame.left,
       frame.top,
       frame.width,
@@ -172,34 +177,43 @@ export class Painter {
     context.restore();
   }
 
-  private level(level: number, cells: Cells, theme: Theme): { cells: Cells; image: HTMLCanvasElement } {
-    while (this.levels.length <= level) {
-      const last = this.levels[this.levels.length - 1];
-      const next = last ? halve(last.cells) : cells;
-      const image = document.createElement('canvas');
-      image.width = next.width;
-      image.height = next.height;
-      const data = paint(next, theme.pixels);
-      image
-        .getContext('2d')!
-        .putImageData(new ImageData(data, next.width, next.height), 0, 0);
-      this.levels.push({ cells: next, image });
+  private image(cells: Cells, across: number, up: number, theme: Theme): Image {
+    const key = `${across} ${up}`;
+    let image = this.images.get(key);
+    if (!image) {
+      const drawn = across === 1 && up === 1 ? cells : shrink(cells, across, up);
+      image = document.createElement('canvas');
+      image.width = drawn.width;
+      image.height = drawn.height;
+      const data = paint(drawn, theme.pixels);
+      image.getContext('2d')!.putImageData(new ImageData(data, drawn.width, drawn.height), 0, 0);
+      if (this.images.size >= IMAGES) {
+        this.images.delete(this.images.keys().next().value!);
+      }
+      this.images.set(key, image);
     }
-    return this.levels[level];
+    return image;
   }
 
-  private drawGaps(context: CanvasRenderingContext2D, camera: Camera, frame: Frame, theme: Theme): void {
+  private drawGaps(
+    context: CanvasRenderingContext2D,
+    camera: Camera,
+    frame: Frame,
+    theme: Theme
+  ): void {
     context.strokeStyle = theme.ground;
     context.lineWidth = 1;
     context.beginPath();
     for (let column = Math.ceil(camera.left); column < camera.left + camera.across; column++) {
-      const x = Math.round(frame.left + ((column - camera.left) * frame.width) / camera.across) - 0.5;
+      const x =
+        Math.round(frame.left + ((column - camera.left) * frame.width) / camera.across) - 0.5;
       context.moveTo(x, frame.top);
       context.lineTo(x, frame.top + frame.height);
     }
     for (let row = Math.ceil(camera.bottom); row < camera.bottom + camera.up; row++) {
       const y =
-        Math.round(frame.top + frame.height - ((row - camera.bottom) * frame.height) / camera.up) - 0.5;
+        Math.round(frame.top + frame.height - ((row - camera.bottom) * frame.height) / camera.up) -
+        0.5;
       context.moveTo(frame.left, y);
       context.lineTo(frame.left + frame.width, y);
     }
@@ -237,7 +251,12 @@ export class Painter {
     }
   }
 
-  private drawCursor(context: CanvasRenderingContext2D, scene: Scene, frame: Frame, theme: Theme): void {
+  private drawCursor(
+    context: CanvasRenderingContext2D,
+    scene: Scene,
+    frame: Frame,
+    theme: Theme
+  ): void {
     const { camera, cursor } = scene;
     const width = frame.width / camera.across;
     const height = frame.height / camera.up;
@@ -253,7 +272,12 @@ export class Painter {
     context.strokeRect(x - grow, y - grow, width + 2 * grow, height + 2 * grow);
   }
 
-  private drawAxes(context: CanvasRenderingContext2D, scene: Scene, frame: Frame, theme: Theme): void {
+  private drawAxes(
+    context: CanvasRenderingContext2D,
+    scene: Scene,
+    frame: Frame,
+    theme: Theme
+  ): void {
     const { camera, x, y, bin } = scene;
     const bottom = frame.top + frame.height;
     context.font = theme.font;
@@ -262,28 +286,36 @@ export class Painter {
     context.lineWidth = 1;
     context.beginPath();
 
-    const widest = this.widest(x) + 14;
-    const across = chooseTicks(x.positions, bin[0], camera.left, camera.across, Math.floor(frame.width / widest));
-    const acrossTexts = tickTexts(across.map(tick => x.labels[tick.label]), x.kind);
+    // Words may be cut; numbers may not.
+    const slot = frame.width / camera.across - 8;
+    const cut = x.kind !== 'number' && slot >= SLOT;
+    const most = cut ? Infinity : Math.floor(frame.width / (this.widest(x) + 14));
+    const across = ticksOf(x, bin[0], camera.left, camera.across, most);
+    const acrossTexts = tickTexts(across.map(textOf), x.kind).map(text =>
+      cut ? this.fitted(text, slot) : text
+    );
     context.textBaseline = 'top';
     across.forEach((tick, i) => {
-      const at = Math.round(frame.left + ((tick.place - camera.left) * frame.width) / camera.across) + 0.5;
+      const at =
+        Math.round(frame.left + ((tick.place - camera.left) * frame.width) / camera.across) + 0.5;
       context.moveTo(at, bottom + 1);
       context.lineTo(at, bottom + 1 + TICK);
       // At the ends a centred label would leave the canvas.
       const half = context.measureText(acrossTexts[i]).width / 2;
       context.textAlign = at - half < 0 ? 'left' : at + half > this.width ? 'right' : 'center';
-      const text = context.textAlign === 'left' ? 0 : context.textAlign === 'right' ? this.width : at;
+      const text =
+        context.textAlign === 'left' ? 0 : context.textAlign === 'right' ? this.width : at;
       context.fillText(acrossTexts[i], text, bottom + TICK + 3);
     });
 
     if (y) {
-      const up = chooseTicks(y.positions, bin[1], camera.bottom, camera.up, Math.floor(frame.height / 16));
-      const upTexts = tickTexts(up.map(tick => y.labels[tick.label]), y.kind);
+      const up = ticksOf(y, bin[1], camera.bottom, camera.up, Math.floor(frame.height / 18));
+      const upTexts = tickTexts(up.map(textOf), y.kind);
       context.textBaseline = 'middle';
       context.textAlign = 'right';
       up.forEach((tick, i) => {
-        const at = Math.round(bottom - ((tick.place - camera.bottom) * frame.height) / camera.up) + 0.5;
+        const at =
+          Math.round(bottom - ((tick.place - camera.bottom) * frame.height) / camera.up) + 0.5;
         context.moveTo(frame.left - 1, at);
         context.lineTo(frame.left - 1 - TICK, at);
         context.fillText(upTexts[i], frame.left - TICK - 4, at, frame.left - TICK - 20);
@@ -294,7 +326,11 @@ export class Painter {
     context.fillStyle = theme.text;
     context.textAlign = 'center';
     context.textBaseline = 'alphabetic';
-    context.fillText(this.fitted(x.name, frame.width), frame.left + frame.width / 2, this.height - 5);
+    context.fillText(
+      this.fitted(x.name, frame.width),
+      frame.left + frame.width / 2,
+      this.height - 5
+    );
     if (y) {
       context.save();
       context.translate(11, frame.top + frame.height / 2);
@@ -329,8 +365,18 @@ export class Painter {
   }
 }
 
-/** One mark, centred; also what the legend shows. */
-export function drawMark(context: CanvasRenderingContext2D, mark: Mark, x: number, y: number, r: number): void {
+function textOf(tick: Tick): string {
+  return tick.text;
+}
+
+/** One mark, centred. */
+function drawMark(
+  context: CanvasRenderingContext2D,
+  mark: Mark,
+  x: number,
+  y: number,
+  r: number
+): void {
   context.beginPath();
   switch (mark) {
     case 'cross':

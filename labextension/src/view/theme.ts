@@ -23,7 +23,10 @@ function watch(): () => void {
     frame = requestAnimationFrame(() => listeners.forEach(listener => listener()));
   };
   const observer = new MutationObserver(tell);
-  const options = { attributes: true, attributeFilter: ['class', 'style', 'theme', 'data-jp-theme-name', 'data-vscode-theme-kind'] };
+  const options = {
+    attributes: true,
+    attributeFilter: ['class', 'style', 'theme', 'data-jp-theme-name', 'data-vscode-theme-kind']
+  };
   observer.observe(document.body, options);
   observer.observe(document.documentElement, options);
   // JupyterLab loads the style sheet of a theme after it marked the body.

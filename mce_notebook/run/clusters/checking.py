@@ -20,7 +20,7 @@ VERIFY_SECONDS = 60.0
 # What an example of a section of each system says besides the queue.
 HINTS = {
     "slurm": 'memory = "4GB"           # of one job\n# account = "physics"',
-    "sge": "# parallel_environment = {parallel}   # for jobs of several cores\n# resources = \"h_vmem=4G\"",
+    "sge": '# parallel_environment = {parallel}   # for jobs of several cores\n# resources = "h_vmem=4G"',
     "pbs": 'memory = "4GB"\n# account = "physics"',
     "lsf": 'memory = "4GB"\n# account = "physics"',
     "htcondor": 'memory = "4GB"\ndisk = "2GB"',

@@ -1,7 +1,7 @@
 """Workers in the jobs of a batch system: a Dask scheduler here, dask-jobqueue's jobs there, a fleet in between.
 
 Of dask-jobqueue we take what it does well, the scripts, submission and cancelling of seven batch systems, and not its
-cluster classes: `docs/decisions/0007-batch-systems.md` lists how those lose jobs.
+cluster classes: `docs/decisions/0009-batch-systems.md` lists how those lose jobs.
 """
 
 import asyncio

@@ -8,10 +8,11 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Security, Status
-from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
 from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.clusters.workers import Workers
+from mce_notebook.run.line import Lines
 from mce_notebook.run.pool import DaskPool
 
 # How often to look for workers that are gone for good (seconds).
@@ -76,6 +77,18 @@ class _Arrivals(SchedulerPlugin):
         self._changed()
 
 
+class _Ready(WorkerPlugin):
+    """Has a worker take blocks from the host's line, too."""
+
+    def __init__(self, door: str):
+        self.door = door
+
+    def setup(self, worker: Any) -> None:
+        from mce_notebook.run.worker import answer
+
+        answer(self.door, worker.address)
+
+
 def _loads(scheduler: Any) -> dict[str, int]:
     return {address: len(worker.processing) for address, worker in scheduler.workers.items()}
 
@@ -87,10 +100,11 @@ class LocalWorkers(Workers):
     cluster: Any
     client: Any
     pool: DaskPool
+    lines: Lines
     keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     @classmethod
-    async def start(cls, cores: int, workers: int | None, scratch: Path, changed: Any) -> "LocalWorkers":
+    async def start(cls, cores: int, workers: int | None, scratch: Path, door: Path, changed: Any) -> "LocalWorkers":
         """Start one worker process for each slot and wait until a task has run on every one.
 
         Parameters
@@ -101,6 +115,8 @@ class LocalWorkers(Workers):
             Slots; None for as many as the cores of this machine give.
         scratch : Path
             Where workers may keep files.
+        door : Path
+            Of the socket for the lines to workers, in a folder only this user may enter.
         changed : callable
             Called when a worker comes or goes.
         """
@@ -127,11 +143,16 @@ class LocalWorkers(Workers):
         # Results come straight from the workers, not encrypted once more on a way over the scheduler.
         client = await connect(cluster, asynchronous=True, set_as_default=False, direct_to_workers=True)
         scheduler = cluster.scheduler
-        started = cls(cluster, client, DaskPool(client, lambda: _loads(scheduler)))
+        lines = Lines(door, lambda: _loads(scheduler))
+        await lines.open()
+        started = cls(cluster, client, DaskPool(client, lambda: _loads(scheduler), lines), lines)
+        # Told to every worker that ever comes, those that replace others included.
+        await client.register_plugin(_Ready(str(door)), name="mce-ready")
         cluster.scale(count)
         started.keeper = asyncio.create_task(started._keep(count))
         await client.wait_for_workers(count, timeout=START_SECONDS)
         await started._warm(cores)
+        await lines.reached(count)
         scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
         changed()
         return started
@@ -168,5 +189,6 @@ class LocalWorkers(Workers):
         """Stop the workers and their slots."""
         if self.keeper is not None:
             self.keeper.cancel()
+        await self.lines.close()
         await self.client.close(timeout=2)
         await self.cluster.close(timeout=5)

@@ -1,9 +1,9 @@
 """Profiles of clusters: what a table of `clusters.toml` may say. Plain data; no scheduler is imported.
 
-    [slurm]                       the name for --on
-    kind = "slurm"
-    queue = "short"
-    walltime = "1h"
+[slurm]                       the name for --on
+kind = "slurm"
+queue = "short"
+walltime = "1h"
 """
 
 import dataclasses

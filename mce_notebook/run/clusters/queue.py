@@ -102,7 +102,7 @@ def _slurm(text: str) -> dict[str, Seen]:
     states = {"PENDING": WAITING, "CONFIGURING": WAITING, "RUNNING": RUNNING, "SUSPENDED": HELD, "COMPLETING": RUNNING}
     found = {}
     for line in text.splitlines():
-        job, word, reason = (line.split("|", 2) + ["", ""])[:3]
+        job, word, reason = [*line.split("|", 2), "", ""][:3]
         state = states.get(word, ENDED)
         # What can never run waits for ever with one of these.
         if state == WAITING and reason in ("JobHeldUser", "JobHeldAdmin", "BadConstraints"):
@@ -162,7 +162,7 @@ def _lsf(text: str) -> dict[str, Seen]:
     words = {"EXIT": "FAILED", "DONE": "COMPLETED"}
     found: dict[str, Seen] = {}
     for line in text.splitlines():
-        job, word, reason = (line.split(";", 2) + ["", ""])[:3]
+        job, word, reason = [*line.split(";", 2), "", ""][:3]
         if job.isdigit():
             limit = "TERM_RUNLIMIT" in reason
             told = "TIMEOUT" if limit else words.get(word, word)

@@ -89,14 +89,14 @@ class JobRequest:
         """Return the request `to_json` wrote."""
         record: dict[str, Any] = json.loads(text)
         known = {one.name for one in fields(cls)}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def resolve(
     profile: Profile, *, cores: int = 1, gpus: int = 0, memory: int | None = None, timeout: float | None = None
 ) -> JobRequest:
-    """Return the job that holds slots of `cores` cores, `gpus` GPUs and `memory` bytes, and points of `timeout` seconds.
+    """Return the job that holds slots of so many cores, GPUs and bytes, and points that take up to `timeout` seconds.
 
     Raises
     ------

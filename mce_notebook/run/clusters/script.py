@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +78,13 @@ def make_job(request: JobRequest, name: str, site: Site) -> Any:
     from dask_jobqueue.slurm import SLURMJob
     from distributed import Security
 
-    class Bsub(LSFJob):  # type: ignore[misc]
+    class Bsub(LSFJob):
         """As the stock class, but not deaf: it sends what bsub says of a refusal to /dev/null."""
 
         async def _submit_job(self, script_filename: str) -> str:
             command = f"{self.submit_command} < {shlex.quote(script_filename)}"
-            return str(await self._call([command], shell=True))
+            call: Any = self._call
+            return str(await call([command], shell=True))
 
     classes = {
         "slurm": SLURMJob,
@@ -135,7 +135,7 @@ def _worker_arguments(request: JobRequest) -> list[str]:
 
 
 def _prologue(request: JobRequest) -> list[str]:
-    told: Mapping[str, str] = {
+    told: dict[str, str] = {
         **{name: os.environ[name] for name in PASSED if os.environ.get(name)},
         **dict.fromkeys(THREAD_VARIABLES, str(request.slot_cores)),
         "MCE_NICE": "0",
