@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError, SweepError
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
+from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import Inbox, Request
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
@@ -33,6 +34,8 @@ log = logging.getLogger("mce_notebook.host")
 
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 15.0
+# A host that could not start its cluster leaves when it has been idle for this long.
+FAILED_SECONDS = 5.0
 # No cluster has so many slots.
 MANY = 1_000_000
 
@@ -126,6 +129,7 @@ class Host:
         self._bell = Doorbell(folder.socket, self._rung.set)
         self._counter = 0
         self._busy = time.monotonic()
+        self._patience = launch.idle
         self._until = self._busy + _lifetime(launch)
 
     async def run(self) -> None:
@@ -162,7 +166,15 @@ class Host:
 
     async def _start_workers(self) -> None:
         start = await asyncio.to_thread(_starter, self.launch, self.folder)
-        self._workers = await start(self._shares.changed)
+        try:
+            self._workers = await start(self._shares.changed)
+        except HostError as error:
+            # Stay for a moment: the sweeps that wait for slots are to end with these words.
+            log.error("no cluster: %s", error)
+            self._workers, self._pool.why, self.state = Workers(), str(error), "failed"
+            self._patience = min(self._patience, FAILED_SECONDS)
+            self._beat()
+            return
         self._pool.inner = self._workers.pool
         self._divide()
         await self._workers.ready()
@@ -187,8 +199,8 @@ class Host:
         while not self._leaving.is_set():
             if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
                 self._busy = time.monotonic()
-            elif time.monotonic() - self._busy > self.launch.idle:
-                log.info("idle for %g s: leaving", self.launch.idle)
+            elif time.monotonic() - self._busy > self._patience:
+                log.info("idle for %g s: leaving", self._patience)
                 self.idled = True
                 self._leaving.set()
             if time.monotonic() > self._until:

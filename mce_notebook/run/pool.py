@@ -75,9 +75,11 @@ class Pool(Protocol):
 
 @dataclass
 class LatePool:
-    """A pool that is still being started: without slots until `inner` is there."""
+    """A pool that is still being started, or cannot be: without slots until `inner` is there."""
 
     inner: Pool | None = None
+    # Why it could not be started.
+    why: str = ""
 
     @property
     def workers(self) -> int:
@@ -96,7 +98,7 @@ class LatePool:
     @property
     def refusal(self) -> str:
         """Pass on what `inner` has to say."""
-        return self.inner.refusal if self.inner is not None else ""
+        return self.inner.refusal if self.inner is not None else self.why
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,

@@ -48,7 +48,7 @@ def test_jobs_killed_at_a_walltime_nobody_told_us_of_are_replaced(root: Path, pr
 
 
 def test_a_refusal_stops_the_sweep_with_the_words_of_qsub(root: Path, profiles: Profiles) -> None:
-    handle = mce.sweep(slow, x=[1, 2], on=profiles.set("nosuch.q", kind="sge", queue="nosuch.q"))
+    handle = mce.sweep(slow, x=[1, 2], on=profiles.set("nosuch_sge", kind="sge", queue="nosuch.q"))
     progress = handle.wait(60)
     assert progress.state == "stopped"
     assert re.search("(unknown|no such).*queue.*nosuch", progress.message, re.IGNORECASE), progress.message

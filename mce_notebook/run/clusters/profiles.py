@@ -113,8 +113,8 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
         For an unknown key with those there are, for a wrong value with an example.
     """
     where = f"{path}, profile [{name}]"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise ProfileError(f"{where}: the name of a profile is letters, digits, _ . - as in [slurm-long].")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ProfileError(f"{where}: the name of a profile is letters, digits, _ and -, as in [slurm-long].")
     if name in BUILT_IN and table.get("kind", "local") != "local":
         raise ProfileError(f"{where}: {name} is built in; choose another name for a profile of another kind.")
     _check_kind(where, name, table)

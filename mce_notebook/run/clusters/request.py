@@ -89,8 +89,10 @@ class JobRequest:
         """Return the request `to_json` wrote."""
         record: dict[str, Any] = json.loads(text)
         known = {one.name for one in fields(cls)}
-        values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {name: record[name] for name in known & record.keys()}
+        for name in ("directives", "prologue"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
 
 def resolve(
