@@ -120,7 +120,7 @@ def _start(name: str, count: int | None, say: Say) -> str:
         message = str(state.get("message") or "")
         if not host.alive() or state.get("state") in ("draining", "stopped"):
             host.wait_ready(0.0)
-        if message != told:
+        if message and message != told:
             told = message
             say(message)
         if state.get("refused"):

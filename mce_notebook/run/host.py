@@ -246,6 +246,7 @@ class Host:
             "refused": bool(self._pool.refusal),
             "pid": os.getpid(),
             "profile": self.launch.profile,
+            "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
             "sweeps": [

@@ -30,6 +30,10 @@ def listed(state: str) -> list[str]:
     return [words[0] for words in lines if words[4] == state]
 
 
+def killed_at_walltime() -> list[str]:
+    return re.findall(r"^failed +37 ", run("qacct", "-j"), re.MULTILINE)
+
+
 def test_a_sweep_runs_while_a_job_is_deleted_and_nothing_is_lost(root: Path, profiles: Profiles) -> None:
     handle = mce.sweep(slow, x=range(40), on=profiles.set("sge", kind="sge", max_workers=2, queue="main.q"))
     until(lambda: handle.progress.done > 3, 90)
@@ -42,8 +46,9 @@ def test_a_sweep_runs_while_a_job_is_deleted_and_nothing_is_lost(root: Path, pro
 
 def test_jobs_killed_at_a_walltime_nobody_told_us_of_are_replaced(root: Path, profiles: Profiles) -> None:
     profile = profiles.set("cut", kind="sge", max_workers=1, directives=["-l h_rt=00:00:20"])
-    handle = mce.sweep(slow, x=range(60), on=profile)
-    assert handle.result()["slow"].values.tolist() == [x * x for x in range(60)]
+    handle = mce.sweep(slow, x=range(44), on=profile)
+    assert handle.result()["slow"].values.tolist() == [x * x for x in range(44)]
+    assert killed_at_walltime(), "no job was"
     assert handle.progress.killed == 0
 
 

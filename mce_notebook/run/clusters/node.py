@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     from mce_notebook.run.clusters.local import QUIET
 
     dask.config.set({**QUIET, "distributed.comm.timeouts.tcp": "20s", "distributed.comm.timeouts.connect": "30s"})
-    with tempfile.TemporaryDirectory(prefix=f"mce-{name}-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as scratch:
         dask_worker.main([*options, "--local-directory", scratch])
 
 
