@@ -50,7 +50,7 @@ def measure(*, quick: bool, peers: bool) -> Iterator[Row]:
 
 def responses(count: int) -> Iterator[Row]:
     """Ask a kernel for 1+1, without a sweep and with one on both cores."""
-    manager = KernelManager()
+    manager = KernelManager(transport="ipc", ip=f"{os.environ['MCE_RUNTIME_DIR']}-kernel")
     manager.start_kernel()
     client = manager.client()
     try:
