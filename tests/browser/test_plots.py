@@ -38,8 +38,9 @@ def test_a_plot_moves_while_a_cell_blocks_and_ends_as_an_image(lab, open_window)
     window.wait(f"() => ({TITLES})().some(one => one.includes('160 points') && !one.includes(' of '))", 30)
     window.save()
     book = json.loads((lab.server.folder / path).read_text())
-    data = book["cells"][2]["outputs"][0]["data"]
-    assert "data:image/png" in "".join(data["text/html"])
+    outputs = book["cells"][2]["outputs"]
+    assert [one["output_type"] for one in outputs] == ["display_data"], outputs
+    assert "data:image/png" in "".join(outputs[0]["data"]["text/html"])
     assert len(json.dumps(book)) < 200_000
 
 
