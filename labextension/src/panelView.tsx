@@ -5,9 +5,9 @@ import type { CommandRegistry } from '@lumino/commands';
 import type { VNode } from 'preact';
 import { useState } from 'preact/hooks';
 
-import { aside, detail, filtered, shares, sorted, stateText } from './listing';
+import { aside, detail, filtered, shares, since, sorted, stateText } from './listing';
 import { COMMANDS } from './settings';
-import { integer, moment } from './view/format';
+import { integer } from './view/format';
 import type { Connection, Listing } from './view/transport';
 import type { Cluster, Summary, Verb } from './view/types';
 
@@ -102,7 +102,6 @@ function ClusterItem({ cluster, acts }: { cluster: Cluster; acts: Acts }): VNode
   const workers = `${integer(cluster.workers)} ${cluster.workers === 1 ? 'worker' : 'workers'}`;
   const cost =
     cluster.cost_per_hour === null ? '' : ` · ${cluster.cost_per_hour.toFixed(2)} per hour`;
-  const since = cluster.since ? ` · since ${moment(cluster.since)}` : '';
   const sweeps = cluster.sweeps.length ? ` · ${cluster.sweeps.join(', ')}` : '';
   return (
     <li class="mce-item mce-mod-cluster">
@@ -115,7 +114,7 @@ function ClusterItem({ cluster, acts }: { cluster: Cluster; acts: Acts }): VNode
           {workers}
           {cost}
           {sweeps}
-          {since}
+          {cluster.since ? ` · ${since(cluster.since)}` : ''}
         </span>
         {cluster.message ? (
           <span class="mce-item-detail mce-mod-message">{cluster.message}</span>

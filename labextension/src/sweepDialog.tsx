@@ -52,7 +52,7 @@ function Understood({ rewrite }: { rewrite: Rewrite }): VNode {
     [
       rewrite.axes.length === 1 ? 'Axis' : 'Axes',
       rewrite.axes.map(axis => (
-        <div key={axis.name}>
+        <div key={axis.name} class="mce-axis">
           <code class="mce-mod-name">{axis.name}</code> <code>{axis.source}</code>
         </div>
       ))

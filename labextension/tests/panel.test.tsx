@@ -2,7 +2,17 @@ import type { LabIcon } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
 import { render } from 'preact';
 
-import { aside, busy, detail, filtered, named, openCode, sorted, statusText } from '../src/listing';
+import {
+  aside,
+  busy,
+  detail,
+  filtered,
+  named,
+  openCode,
+  since,
+  sorted,
+  statusText
+} from '../src/listing';
 import { moveFocus, Panel } from '../src/panelView';
 import { loads, verdict, ways, type Rewrite } from '../src/rewriting';
 import type { Cluster, Summary } from '../src/view/types';
@@ -86,6 +96,13 @@ describe('a list of sweeps', () => {
     expect(detail(rests)).toBe('100 points · 3 failed');
     expect(statusText({ sweeps: [runs, waits, old], clusters: [] })).toBe('1 running, 1 waiting');
     expect(statusText({ sweeps: [old], clusters: [] })).toBe('');
+  });
+
+  it('tells moments of today by the clock, others by the day', () => {
+    const now = new Date('2026-11-23T18:00:00');
+    expect(since('2026-11-23T08:05:00', now)).toMatch(/^since 0?8:05/);
+    expect(since('2026-11-20T08:05:00', now)).toContain('2026');
+    expect(since('nonsense', now)).toBe('');
   });
 
   it('knows which sweeps a cluster would take along', () => {
