@@ -26,7 +26,8 @@ TICKS = """%%sweep {name} --on local --serial
 finished = []
 for a in range({points}):
     time.sleep(1)
-    finished.append((a, time.time()))
+    at = time.time()
+    finished.append((a, at))
 """
 # Notes when the page shows more points than before; a frame later they are on the screen.
 OBSERVE = """() => {
@@ -50,7 +51,7 @@ def measure(*, quick: bool, peers: bool) -> Iterator[Row]:
 
 def responses(count: int) -> Iterator[Row]:
     """Ask a kernel for 1+1, without a sweep and with one on both cores."""
-    manager = KernelManager()
+    manager = KernelManager(transport="ipc", ip=f"{os.environ['MCE_RUNTIME_DIR']}-kernel")
     manager.start_kernel()
     client = manager.client()
     try:
@@ -98,7 +99,7 @@ def appearances(points: int) -> Iterator[Row]:
 
     with tempfile.TemporaryDirectory(prefix="mce-") as folder:
         cells = ["%load_ext mce_notebook\nimport time", TICKS.format(name="ticks", points=points)]
-        cells += ["print(ticks.result().finished.values.tolist())"]
+        cells += ["print(ticks.result().at.values.tolist())"]
         write_notebook(Path(folder, "book.ipynb"), cells)
         with jupyterlab(Path(folder), {}) as server, chromium() as browser:
             window = Window.open(browser.new_context(viewport={"width": 1280, "height": 900}), server)

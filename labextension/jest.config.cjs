@@ -1,6 +1,8 @@
 // JupyterLab's packages are ES modules; esbuild, which also bundles the widget, makes them readable for Node.
 module.exports = {
   testEnvironment: 'jsdom',
+  // Accessibility checks of a whole view take seconds on a busy machine.
+  testTimeout: 60000,
   testMatch: ['<rootDir>/tests/**/*.test.{ts,tsx}'],
   moduleFileExtensions: ['ts', 'tsx', 'mjs', 'js', 'json', 'node'],
   moduleNameMapper: {

@@ -77,34 +77,62 @@ def read_call(
     return Proposal(experiment, points, chosen, "function", cell=_source(fn), adopt=adopt, replace=replace)
 
 
-def read_cell(
-    name: str,
-    cell: str,
-    namespace: dict[str, Any],
-    options: Options,
-    *,
-    line_axes: Mapping[str, str] | None = None,
-    axes: Sequence[str] | None = None,
-    execute: Callable[[str], None] | None = None,
-    kind: str = "cell",
-    notebook: str = "",
-    adopt: bool = False,
-    replace: bool = False,
-    first_line: int = 1,
-) -> Proposal:
+@dataclasses.dataclass(frozen=True)
+class CellWords:
+    """What is said about a cell besides its name, its text and its options.
+
+    Parameters
+    ----------
+    line_axes : mapping of str to str, optional
+        Axes given on the line, as source text by name, for a cell without loops.
+    axes : sequence of str, optional
+        Which loops are axes, where the usual rule is not wanted.
+    execute : callable, optional
+        Runs the statements before the loops; by default they are executed in the namespace.
+    kind, notebook : str
+        Where it comes from.
+    adopt, replace : bool
+        Whether a name that belongs to another experiment is taken over, or its sweep put aside.
+    first_line : int
+        Number of the cell's first line in messages.
+    """
+
+    line_axes: Mapping[str, str] | None = None
+    axes: Sequence[str] | None = None
+    execute: Callable[[str], None] | None = None
+    kind: str = "cell"
+    notebook: str = ""
+    adopt: bool = False
+    replace: bool = False
+    first_line: int = 1
+
+
+def read_cell(name: str, cell: str, namespace: dict[str, Any], options: Options, **words: Any) -> Proposal:
     """Read a cell, run what stands before its loops, and turn the loops into a proposal.
+
+    Parameters
+    ----------
+    name, cell : str
+        Name of the sweep; text of the cell.
+    namespace : dict
+        The notebook's variables.
+    options : Options
+        Of the line.
+    **words
+        See `CellWords`.
 
     Raises
     ------
     LoopError
         If the loops cannot be a sweep.
     """
-    nest = read_loops(name, cell, line_axes=line_axes, axes=axes, first_line=first_line)
+    told = CellWords(**words)
+    nest = read_loops(name, cell, line_axes=told.line_axes, axes=told.axes, first_line=told.first_line)
     if nest.head.strip():
-        if execute is None:
+        if told.execute is None:
             exec(compile(nest.head, nest.filename, "exec"), namespace)
         else:
-            execute(nest.head)
+            told.execute(nest.head)
     bound = nest.bind(namespace)
     experiment = from_nest(
         bound,
@@ -126,7 +154,15 @@ def read_cell(
         options = dataclasses.replace(options, order="listed")
     info = {"notes": notes, "sinks": bound.sinks, "tail": nest.tail}
     return Proposal(
-        experiment, bound.grid, options, kind, cell=cell, notebook=notebook, info=info, adopt=adopt, replace=replace
+        experiment,
+        bound.grid,
+        options,
+        told.kind,
+        cell=cell,
+        notebook=told.notebook,
+        info=info,
+        adopt=told.adopt,
+        replace=told.replace,
     )
 
 

@@ -1,6 +1,6 @@
 """The ways to get a sweep: a call, a cell, and by name from disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,63 +71,24 @@ def declare_cell(
     namespace: dict[str, Any],
     options: Options,
     *,
-    line_axes: Mapping[str, str] | None = None,
-    axes: Sequence[str] | None = None,
-    execute: Callable[[str], None] | None = None,
-    kind: str = "cell",
-    notebook: str = "",
     store: str | Path | None = None,
-    adopt: bool = False,
-    replace: bool = False,
-    first_line: int = 1,
+    **words: Any,
 ) -> Sweep:
     """Declare the sweep that the loops of a cell spell out.
 
     Parameters
     ----------
-    name : str
-        Name of the sweep.
-    cell : str
-        Text of the cell.
-    namespace : dict
-        The notebook's variables.
-    options : Options
-        Of the line.
-    line_axes : mapping of str to str, optional
-        Axes given on the line, as source text by name, for a cell without loops.
-    axes : sequence of str, optional
-        Which loops are axes, where the usual rule is not wanted.
-    execute : callable, optional
-        Runs the statements before the loops; by default they are executed in `namespace`.
-    kind, notebook : str
-        Where it comes from.
+    name, cell, namespace, options, **words
+        As for `mce_notebook.calls.read_cell`.
     store : path, optional
         Root of the store.
-    adopt, replace : bool
-        Whether a name that belongs to another experiment is taken over, or its sweep put aside.
-    first_line : int
-        Number of the cell's first line in messages.
 
     Raises
     ------
     LoopError
         If the loops cannot be a sweep, with the line and the rewritten cell.
     """
-    proposal = read_cell(
-        name,
-        cell,
-        namespace,
-        options,
-        line_axes=line_axes,
-        axes=axes,
-        execute=execute,
-        kind=kind,
-        notebook=notebook,
-        adopt=adopt,
-        replace=replace,
-        first_line=first_line,
-    )
-    return _launched(proposal, store)
+    return _launched(read_cell(name, cell, namespace, options, **words), store)
 
 
 def open(name: str, store: str | Path | None = None) -> Sweep:

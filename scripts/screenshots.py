@@ -26,9 +26,9 @@ def basis_pursuit(A, x):
     return abs(found.x[: A.shape[1]] - found.x[A.shape[1] :] - x).max()"""
 SWEEP = """%%sweep recovery --on local --order coarse
 results = []
-for delta in np.linspace(0.1, 0.9, 25):
-    for rho in np.linspace(0.05, 0.95, 25):
-        for rng in replicates(8):
+for delta in np.linspace(0.1, 0.9, 17):
+    for rho in np.linspace(0.05, 0.95, 19):
+        for rng in replicates(6):
             A = rng.normal(size=(round(80 * delta), 80))
             x = np.zeros(80)
             x[: int(rho * delta * 80)] = rng.choice([-1, 1], int(rho * delta * 80))

@@ -11,16 +11,9 @@ import { revealIcon } from './icons';
 import { named, openCode, VERBS } from './listing';
 import { ILive } from './live';
 import { sweepName } from './line';
-import { SETTINGS } from './settings';
+import { COMMANDS, SETTINGS } from './settings';
 import { told, type Listing } from './view/transport';
 import type { Summary, Verb } from './view/types';
-
-export const COMMANDS = {
-  open: 'mce:open-view',
-  reveal: 'mce:reveal-cell',
-  insert: 'mce:insert-open',
-  verb: (verb: Verb) => `mce:${verb}`
-};
 
 const CATEGORY = 'Experiments';
 const ICONS = {

@@ -66,6 +66,17 @@ export function detail(sweep: Summary): string {
   return parts.join(' · ');
 }
 
+/** A moment as short as it is clear: the time of today, else the day. */
+export function since(iso: string, now = new Date()): string {
+  const date = new Date(iso);
+  if (Number.isNaN(date.getTime())) {
+    return '';
+  }
+  return date.toDateString() === now.toDateString()
+    ? `since ${date.toLocaleTimeString(undefined, { timeStyle: 'short' })}`
+    : `since ${date.toLocaleDateString(undefined, { dateStyle: 'medium' })}`;
+}
+
 /** Share of a sweep's points that are known, and of those that went wrong, between 0 and 1. */
 export function shares(sweep: Summary): { known: number; failed: number } {
   const total = Math.max(1, sweep.total);

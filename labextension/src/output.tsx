@@ -14,8 +14,10 @@ import type { SweepOutput } from './view/types';
 
 export const MIME_TYPE = 'application/vnd.mce.sweep+json';
 
-/** HTML has 50 and pictures more; what is less is preferred. */
-const RANK = 30;
+/**
+ * What is less is preferred: HTML has 50, and widgets, which outputs carry for other front ends, have -10.
+ */
+const RANK = -20;
 
 /** One sweep as a widget of JupyterLab's: in an output, in a tab. */
 export class SweepWidget extends PreactWidget {

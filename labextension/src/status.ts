@@ -2,6 +2,7 @@
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { IStatusBar } from '@jupyterlab/statusbar';
+import { Signal } from '@lumino/signaling';
 import { Widget } from '@lumino/widgets';
 
 import { experimentsIcon } from './icons';
@@ -30,15 +31,21 @@ const plugin: JupyterFrontEndPlugin<void> = {
     icon.setAttribute('aria-hidden', 'true');
     button.append(icon, text);
     item.node.append(button);
-    item.hide();
+    const changed = new Signal<Widget, void>(item);
     transport.list(listing => {
       const shown = statusText(listing);
-      item.setHidden(shown === '');
       text.textContent = shown;
       const names = listing.sweeps.filter(active).map(one => one.name);
       button.title = `Experiments: ${names.join(', ')}`;
+      changed.emit();
     });
-    bar.registerStatusItem('mce-notebook:status', { item, align: 'left', rank: 5 });
+    bar.registerStatusItem('mce-notebook:status', {
+      item,
+      align: 'left',
+      rank: 5,
+      isActive: () => text.textContent !== '',
+      activeStateChanged: changed
+    });
   }
 };
 

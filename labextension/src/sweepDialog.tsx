@@ -52,7 +52,7 @@ function Understood({ rewrite }: { rewrite: Rewrite }): VNode {
     [
       rewrite.axes.length === 1 ? 'Axis' : 'Axes',
       rewrite.axes.map(axis => (
-        <div key={axis.name}>
+        <div key={axis.name} class="mce-axis">
           <code class="mce-mod-name">{axis.name}</code> <code>{axis.source}</code>
         </div>
       ))
@@ -103,11 +103,14 @@ export function SweepBody(props: Shown): VNode {
       <p class={`mce-verdict mce-mod-${result}`}>{HEADS[result]}</p>
       {error ? (
         <div class="mce-reason">
-          <p>
-            {error.line === null ? null : <strong>Line {error.line}: </strong>}
-            {error.message}
-          </p>
-          {error.cause && error.cause !== error.message ? <p>{error.cause}</p> : null}
+          {error.cause ? (
+            <p>
+              {error.line === null ? null : <strong>Line {error.line}: </strong>}
+              {error.cause}
+            </p>
+          ) : (
+            <p>{error.message}</p>
+          )}
           {error.fix ? <p>{error.fix}</p> : null}
         </div>
       ) : null}

@@ -55,7 +55,7 @@ describe('cells', () => {
     );
     expect([found.width, found.height]).toEqual([2, 2]);
     expect([...found.status]).toEqual([3, 0, 255, 1]);
-    expect(found.share[0]).toBe(10);
+    expect([...found.share]).toEqual([Math.floor((3 * 255 + 10) / 4), 0, 0, 0]);
   });
 
   test('failures outrank everything, and no point ranks last', () => {

@@ -10,6 +10,7 @@ Object.assign(globalThis, {
   ReadableStream: web.ReadableStream,
   DecompressionStream: web.DecompressionStream,
   CompressionStream: web.CompressionStream,
+  DragEvent: class extends Event {},
   ResizeObserver: class {
     observe() {}
     unobserve() {}

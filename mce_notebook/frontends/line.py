@@ -107,6 +107,8 @@ class Line:
         given = {name.replace("-", "_"): value for name, value in self.values.items() if name in VALUES}
         if "serial" in self.flags:
             given["serial"] = "true"
+            # A default is no wish: only an order on the line itself contradicts --serial.
+            defaults = {name: value for name, value in defaults.items() if name != "order"}
         return Options.parse(**{**defaults, **given})
 
     @property

@@ -154,8 +154,13 @@ class Lines:
         except (OSError, EOFError, ValueError):
             writer.close()
             return
+        before, self._lines = self._lines, {}
+        for slot, line in before.items():
+            if line.lost or slot == name:
+                line.writer.close()
+            else:
+                self._lines[slot] = line
         self._lines[name] = _Line(name, reader, writer)
-        self._lines = {slot: line for slot, line in self._lines.items() if not line.lost}
         self._changed.set()
 
 

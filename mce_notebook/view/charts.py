@@ -194,7 +194,7 @@ def _heatmap(hv: Any, frame: Frame, panel: int) -> list[Any]:
         np.flipud(frame.mean[panel]).astype(np.float32),
         bounds=(-0.5, -0.5, columns - 0.5, rows - 0.5),
         kdims=[hv.Dimension("__x", label=x), hv.Dimension("__y", label=y)],
-        vdims=[hv.Dimension("__value", label=frame.value_name)],
+        vdims=[hv.Dimension("__value", label=frame.value_name, range=(low, high))],
     ).opts(
         cmap=COLOURMAP,
         colorbar=panel == panels(frame) - 1,

@@ -83,6 +83,7 @@ _SCRIPT = """
     box.querySelector('.mce-plot-live').hidden = false;
     box.querySelector('.mce-plot-still').remove();
     known[id] = true;
+    if (!window.PyViz.comm_manager) new Function(found[0].manager)();
     const script = document.createElement('script');
     script.textContent = code;
     box.appendChild(script);
@@ -131,7 +132,7 @@ def _page(markup: str, still: str, ref: str) -> str:
         "files": json.dumps([f"mce_notebook/static/{file}" for file, _ in scripts()]),
     }
     # A tenth of the size, in every saved notebook.
-    content = json.dumps({"code": code, "styles": _styles(code)}).encode()
+    content = json.dumps({"code": code, "styles": _styles(code), "manager": _manager()}).encode()
     packed = base64.b64encode(zlib.compress(content, 9)).decode()
     return (
         f'<div id="{name}" style="{_PAPER}">{still}'
@@ -150,6 +151,13 @@ def scripts() -> list[tuple[str, Path]]:
     found = [(f"bokeh-{bokeh.__version__}/{name}.min.js", folder / f"{name}.min.js") for name in names]
     bundled = Path(panel.__file__).parent / "dist" / "panel.min.js"
     return [*found, (f"panel-{panel.__version__}/panel.min.js", bundled)]
+
+
+def _manager() -> str:
+    """Return the script that connects pictures to the kernel, which Panel loads from a cell of its own otherwise."""
+    from pyviz_comms import JupyterCommManager
+
+    return str(JupyterCommManager.js_manager)
 
 
 def _styles(code: str) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ out = []
 for a in range(1000):
     for b in range(1000):
         out.append((a, b, a * b))"""
-TAB = ".jp-MainAreaWidget:has(.mce-SweepWidget)"
+TAB = ".jp-MainAreaWidget:has(.mce-fill)"
 
 # Frames in which something new was drawn, while the map is dragged to and fro.
 PAN = """async seconds => {

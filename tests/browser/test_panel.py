@@ -61,9 +61,7 @@ def test_a_sweep_of_the_command_line_is_listed_within_a_second_and_obeys(lab, wi
     until(lambda: listed(window)["terminal"].startswith("cancelled"), 20)
     # Nothing else of this suite may count as running in the status bar for ever.
     page.locator(".mce-item-open", has_text="terminal").first.click()
-    assert (
-        wait_view(window, "state.state === 'Stopped'", 20, ".jp-MainAreaWidget:has(.mce-SweepWidget)")["total"] == 1000
-    )
+    assert wait_view(window, "state.state === 'Stopped'", 20, ".jp-MainAreaWidget:has(.mce-fill)")["total"] == 1000
     picture(window, "seen_tab")
 
 
@@ -105,7 +103,7 @@ def test_the_filter_and_the_arrow_keys(lab, window):
     window.go(lab.notebook(["%%sweep keyed_a n=[1,2]\nn", "%%sweep keyed_b n=[1,2]\nn"]))
     window.run_all()
     window.execute("mce:show-panel")
-    until(lambda: {"keyed_a", "keyed_b"} <= set(listed(window)), 20)
+    until(lambda: [listed(window).get(name, "")[:4] for name in ("keyed_a", "keyed_b")] == ["done", "done"], 90)
     page = window.page
     page.keyboard.type("keyed done")
     until(lambda: set(listed(window)) == {"keyed_a", "keyed_b"}, 30)
@@ -117,7 +115,7 @@ def test_the_filter_and_the_arrow_keys(lab, window):
     page.keyboard.press("ArrowUp")
     assert page.evaluate(focused) in {"keyed_a", "keyed_b"} - {first}
     page.keyboard.press("Enter")
-    wait_view(window, "state.total === 2", 20, ".jp-MainAreaWidget:has(.mce-SweepWidget)")
+    wait_view(window, "state.total === 2", 20, ".jp-MainAreaWidget:has(.mce-fill)")
     page.locator(".mce-filter").fill("nothing like it")
     page.wait_for_selector(".mce-ExperimentsPanel [role=status]")
     assert listed(window) == {}

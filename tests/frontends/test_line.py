@@ -83,3 +83,10 @@ def test_tokens_keep_every_character_but_blanks(parts):
     except OptionError:
         return
     assert "".join(found).replace(" ", "") == text.replace(" ", "")
+
+
+def test_serial_overrides_the_order_that_is_only_a_default():
+    options = parse("x --serial").options({"order": "coarse"})
+    assert (options.serial, options.order) == (True, "coarse")
+    with pytest.raises(OptionError, match="--serial runs points in listed order"):
+        parse("x --serial --order coarse").options({})

@@ -49,7 +49,7 @@ export function unpack(bytes: Uint8Array, width: number, height: number): Cells 
 }
 
 /**
- * One cell for each block of `across` x `up`; the most telling one is kept, so that no failure vanishes.
+ * One cell for each block of `across` x `up`: the most telling status, so that no failure vanishes, and the mean share.
  *
  * Blocks are counted from cell (0, 0), hence the same wherever one looks.
  */
@@ -61,19 +61,26 @@ export function shrink(cells: Cells, across: number, up: number): Cells {
   const block = Uint32Array.from({ length: cells.width }, (_, column) =>
     Math.floor(column / across)
   );
+  const known = new Uint32Array(width * height);
+  const points = new Uint32Array(width * height);
   for (let row = 0; row < cells.height; row++) {
     const from = row * cells.width;
     const to = Math.floor(row / up) * width;
     for (let column = 0; column < cells.width; column++) {
       const code = cells.status[from + column];
-      const at = to + block[column];
-      if (RANK[code] > RANK[status[at]]) {
-        status[at] = code;
-        share[at] = cells.share[from + column];
-      } else if (code === status[at] && cells.share[from + column] > share[at]) {
-        share[at] = cells.share[from + column];
+      if (code !== EXCLUDED) {
+        const at = to + block[column];
+        known[at] += cells.share[from + column];
+        points[at]++;
+        if (RANK[code] > RANK[status[at]]) {
+          status[at] = code;
+        }
       }
     }
+  }
+  for (let at = 0; at < status.length; at++) {
+    // One cell done of ten is a tenth of the way, not done.
+    share[at] = points[at] ? Math.floor(known[at] / points[at]) : 0;
   }
   return { width, height, status, share };
 }

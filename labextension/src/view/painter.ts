@@ -46,6 +46,7 @@ const MARK = 9;
 const TICK = 4;
 const BOTTOM = 36;
 const RIGHT = 10;
+const EDGE = 4;
 const TOP = 6;
 /** The labels of the y axis take no more than this share of the width. */
 const SIDE = 0.3;
@@ -302,9 +303,14 @@ export class Painter {
       context.lineTo(at, bottom + 1 + TICK);
       // At the ends a centred label would leave the canvas.
       const half = context.measureText(acrossTexts[i]).width / 2;
-      context.textAlign = at - half < 0 ? 'left' : at + half > this.width ? 'right' : 'center';
+      context.textAlign =
+        at - half < EDGE ? 'left' : at + half > this.width - EDGE ? 'right' : 'center';
       const text =
-        context.textAlign === 'left' ? 0 : context.textAlign === 'right' ? this.width : at;
+        context.textAlign === 'left'
+          ? EDGE
+          : context.textAlign === 'right'
+            ? this.width - EDGE
+            : at;
       context.fillText(acrossTexts[i], text, bottom + TICK + 3);
     });
 
