@@ -87,6 +87,8 @@ class HostHandle:
         while not self.ready():
             if not self.alive():
                 raise HostError(f"The host for {self._what()} stopped while starting.{_last_words(self.folder)}")
+            if (state := self.state()).get("state") == "failed" and state.get("pid") == self.process.pid:
+                raise HostError(f"The host for {self._what()} cannot start its cluster: {state.get('message')}")
             if time.monotonic() > end:
                 told = _last_words(self.folder)
                 raise HostError(f"The host for {self._what()} was not ready after {timeout:g} s.{told}")
@@ -342,7 +344,7 @@ def _leaving(host: HostHandle) -> bool:
     end = time.monotonic() + START_SECONDS
     while host.alive():
         state = host.state()
-        if state.get("pid") != host.process.pid or state.get("state") not in ("draining", "stopped"):
+        if state.get("pid") != host.process.pid or state.get("state") not in ("draining", "stopped", "failed"):
             return False
         if time.monotonic() > end:
             raise HostError(f"A host that is leaving (pid {host.process.pid}) has not left for {START_SECONDS:g} s.")

@@ -442,7 +442,7 @@ class Engine:
             "failed": tally.failed,
             "total": tally.total,
             "rate": tally.rate(),
-            "message": self.message or self._pool.remark,
+            "message": self.message or (self._pool.remark if self.state in ("starting", "running") else ""),
             "time": time.time(),
         }
         with contextlib.suppress(SweepError, OSError):

@@ -165,8 +165,8 @@ class Host:
     # Duties
 
     async def _start_workers(self) -> None:
-        start = await asyncio.to_thread(_starter, self.launch, self.folder)
         try:
+            start = await asyncio.to_thread(_starter, self.launch, self.folder)
             self._workers = await start(self._shares.changed)
         except HostError as error:
             # Stay for a moment: the sweeps that wait for slots are to end with these words.
@@ -368,6 +368,8 @@ def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]
 
         request = JobRequest.from_json(launch.job)
         return lambda changed: BatchWorkers.start(request, folder, changed)
+    if launch.profile != "local":
+        raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")
     from mce_notebook.run.clusters.local import LocalWorkers
 
     return lambda changed: LocalWorkers.start(launch.cores, launch.workers, folder.scratch, folder.lines, changed)

@@ -127,7 +127,7 @@ def test_a_profile_without_a_kind_has_that_of_its_name_or_is_refused() -> None:
     with pytest.raises(ProfileError, match="the kind is missing"):
         made("mine")
     with pytest.raises(ProfileError, match="local is built in"):
-        made("local", kind="slurm")
+        made("local", kind="local")
 
 
 @pytest.mark.parametrize("text", ["[slurm", "kind = 'slurm'"])

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_it_is_a_script_that_the_shell_can_read(kind: str, tmp_path: Path) -> No
         return
     file = tmp_path / "job.sh"
     file.write_text(found)
-    assert os.system(f"bash -n {file}") == 0
+    subprocess.run(["bash", "-n", str(file)], check=True)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,9 @@ def test_what_a_sweep_needs_is_in_the_request(tmp_path: Path) -> None:
         assert line in found, line
     assert "MCE_SLOT_MEMORY=7000000000" in found
     assert "OMP_NUM_THREADS=4" in found
+    for kind in BATCH:
+        asked = "request_gpus = {gpus}x" if kind == "htcondor" else "-G {gpus}x"
+        assert asked.replace("{gpus}", "2") in text(request_of(kind, {"gpu_request": asked}, gpus=2), tmp_path)
     own = text(request_of("slurm", {"gpu_request": "--gres=gpu:a100:{gpus}"}, gpus=2), tmp_path)
     assert "#SBATCH --gres=gpu:a100:2" in own
 
@@ -115,14 +119,8 @@ def test_quotes_and_blanks_of_values_reach_the_job(tmp_path: Path) -> None:
     value = """it's "a" $HOME `x` ü"""
     found = text(request_of("slurm", {"environment": {"ODD": value}}), tmp_path)
     exports = "\n".join(line for line in found.splitlines() if line.startswith("export ODD"))
-    done = os.popen(f"bash -c {_quoted(exports + chr(10) + 'printf %s ' + chr(34) + '$ODD' + chr(34))}").read()
-    assert done == value
-
-
-def _quoted(script: str) -> str:
-    import shlex
-
-    return shlex.quote(script)
+    done = subprocess.run(["bash", "-c", f'{exports}\nprintf %s "$ODD"'], capture_output=True, text=True, check=True)
+    assert done.stdout == value
 
 
 def _command(folder: Path, name: str, body: str) -> None:

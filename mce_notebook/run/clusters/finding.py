@@ -38,17 +38,16 @@ def find(name: str, start: Start = None) -> Profile:
     """
     seen: list[str] = list(BUILT_IN)
     for path in files(start):
-        tables = read(path)
+        content = _content(path)
+        tables = _tables(path, content)
         if name in tables:
-            if not trusted(path):
+            if not trusted(path, content):
                 raise UntrustedCode(
                     f"The profiles in {path} run commands in your name, and you have not accepted the file as it is "
                     f"now. Look at it, then: mce trust {path}"
                 )
             return profile(name, tables[name], path)
         seen += [f"{one} ({path})" for one in tables]
-    if name == "local":
-        return Profile("local", "local")
     raise ProfileError(
         f"There is no cluster {name!r}; there are {', '.join(seen)}. `mce clusters init` writes a first {FILE}."
     )
@@ -87,10 +86,21 @@ def read(path: Path) -> dict[str, Any]:
     ProfileError
         If it is no TOML, or holds something outside a table.
     """
+    return _tables(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error}.") from None
+
+
+def _tables(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProfileError(f"{path} is no TOML: {error}.") from None
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise ProfileError(f"{path}: {name} stands outside a table; write [NAME] above it, NAME being for --on.")
@@ -100,9 +110,9 @@ def read(path: Path) -> dict[str, Any]:
 # Trust
 
 
-def trusted(path: Path) -> bool:
+def trusted(path: Path, content: bytes | None = None) -> bool:
     """Whether this user accepted the file with its present content, or it is in the user's own folder."""
-    return path.parent == config_folder() or _mark(path).exists()
+    return path.parent == config_folder() or _mark(path, _content(path) if content is None else content).exists()
 
 
 def trust(path: Path) -> list[str]:
@@ -113,14 +123,15 @@ def trust(path: Path) -> list[str]:
     ProfileError
         If it cannot be read.
     """
-    names = list(read(path))
-    mark = _mark(path)
+    content = _content(path)
+    names = list(_tables(path, content))
+    mark = _mark(path, content)
     mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     mark.write_text(f"{path.absolute()}\n", encoding="utf-8")
     return names
 
 
-def _mark(path: Path) -> Path:
+def _mark(path: Path, content: bytes) -> Path:
     # Under the user's key, so that nobody who can only write files here can make one.
-    said = os.fsencode(os.path.realpath(path)) + b"\0" + path.read_bytes()
+    said = os.fsencode(os.path.realpath(path)) + b"\0" + content
     return config_folder() / "trusted" / hmac.new(user_key(), said, hashlib.sha256).hexdigest()

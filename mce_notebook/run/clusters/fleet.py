@@ -185,6 +185,9 @@ class Fleet:
             reasons = [_explained(reason) for reason, _ in waiting.most_common(3) if reason]
             noun = "job waits" if count == 1 else "jobs wait"
             told.append(f"{count} {noun} in the queue" + (f": {'; '.join(reasons)}" if reasons else ""))
+        starting = sum(not job.arrived and not job.waits for job in self.jobs.values())
+        if starting:
+            told.append(f"{starting} {'job starts' if starting == 1 else 'jobs start'}")
         if self._limit is not None:
             told.append(f"no more than {self._limit} jobs are taken: {self._words}")
         if self._silent > 1:

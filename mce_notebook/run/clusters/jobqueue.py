@@ -353,6 +353,9 @@ def _prepare(site: Site, security: Any) -> None:
         site.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         site.folder.chmod(0o700)
         site.logs.mkdir(exist_ok=True)
+        for log in site.logs.iterdir():
+            if time.time() - log.stat().st_mtime > MEMORY_SECONDS:
+                log.unlink()
         shutil.rmtree(site.refusals, ignore_errors=True)
         site.refusals.mkdir(exist_ok=True)
         site.certificate.write_text(security.tls_worker_cert, encoding="ascii")

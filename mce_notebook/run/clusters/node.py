@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
     from mce_notebook.run.clusters.local import QUIET
 
     dask.config.set({**QUIET, "distributed.comm.timeouts.tcp": "20s", "distributed.comm.timeouts.connect": "30s"})
+    # Dask's own would bind BLAS to one thread, and have memory given back after every free.
+    dask.config.config["distributed"]["nanny"]["pre-spawn-environ"] = {}
     with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as scratch:
         dask_worker.main([*options, "--local-directory", scratch])
 

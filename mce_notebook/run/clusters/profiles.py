@@ -115,8 +115,8 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
     where = f"{path}, profile [{name}]"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ProfileError(f"{where}: the name of a profile is letters, digits, _ and -, as in [slurm-long].")
-    if name in BUILT_IN and table.get("kind", "local") != "local":
-        raise ProfileError(f"{where}: {name} is built in; choose another name for a profile of another kind.")
+    if name in BUILT_IN:
+        raise ProfileError(f"{where}: {name} is built in and needs no profile; give this one another name.")
     _check_kind(where, name, table)
     kind = str(table.get("kind", name))
     known = KEYS_OF[kind]

@@ -133,7 +133,7 @@ def _sge_last(text: str) -> Seen | None:
         return None
     if failed.startswith("37"):  # qmaster enforced h_rt, h_cpu or h_vmem
         return Seen(ENDED, "TIMEOUT", failed)
-    if failed.startswith("100") and told.get("exit_status") in ("137", "143"):
+    if failed.startswith("100") and told.get("exit_status", "").split(" ")[0] in ("137", "143"):
         return Seen(ENDED, "CANCELLED", failed)
     return Seen(ENDED, "COMPLETED" if failed in ("", "0") else "FAILED", f"exit status {told.get('exit_status', '?')}")
 
@@ -166,7 +166,8 @@ def _lsf(text: str) -> dict[str, Seen]:
         if job.isdigit():
             limit = "TERM_RUNLIMIT" in reason
             told = "TIMEOUT" if limit else words.get(word, word)
-            found[job] = Seen(kinds.get(word, ENDED), told, reason.strip("; "))
+            reasons = [part.strip() for part in reason.split(";") if part.strip(" -")]
+            found[job] = Seen(kinds.get(word, ENDED), told, "; ".join(reasons))
     return found
 
 

@@ -152,7 +152,7 @@ def _head(request: JobRequest, site: Site) -> dict[str, Any]:
     """Return the arguments of the job's own class: what differs between batch systems."""
     folder, more = str(site.folder), list(request.directives)
     clock = _clock(request.walltime)
-    gpus = [_gpus(request)] if request.gpus else []
+    gpus = _gpus(request)
     common = {"queue": request.queue, "walltime": clock}
     match request.kind:
         case "slurm":
@@ -171,7 +171,7 @@ def _head(request: JobRequest, site: Site) -> dict[str, Any]:
                 **common,
                 "account": request.account,
                 "resource_spec": spec,
-                "job_extra_directives": ["-r n", *more],
+                "job_extra_directives": ["-r n", *gpus, *more],
             }
         case "lsf":
             own = ["-rn", f"-cwd {folder}"]
@@ -200,11 +200,11 @@ def _condor(request: JobRequest, folder: str) -> dict[str, Any]:
         # One that was evicted is replaced by us; it must not come back by itself.
         "periodic_remove": f"(NumJobStarts > 1) || (time() - JobCurrentStartDate > {request.walltime:g})",
     }
-    if request.gpus:
+    if request.gpus and not request.gpu_request:
         lines["request_gpus"] = str(request.gpus)
     if request.account:
         lines["accounting_group"] = request.account
-    for line in request.directives:
+    for line in (*_gpus(request), *request.directives):
         name, _, value = line.partition("=")
         lines[name.strip()] = value.strip()
     return {"disk": f"{request.disk}B", "job_extra_directives": lines}
@@ -216,10 +216,11 @@ def _select(request: JobRequest) -> str:
     return f"select=1:ncpus={request.cores}:mem={memory}mb{gpus}"
 
 
-def _gpus(request: JobRequest) -> str:
+def _gpus(request: JobRequest) -> list[str]:
+    """Return the directive that asks for GPUs; PBS and HTCondor have a word for them in the request itself."""
     usual = {"slurm": "--gres=gpu:{gpus}", "sge": "-l gpu={gpus}", "lsf": '-gpu "num={gpus}"', "oar": "-p gpu_count>0"}
-    told = request.gpu_request or usual[request.kind]
-    return told.replace("{gpus}", str(request.gpus))
+    told = request.gpu_request or usual.get(request.kind)
+    return [told.replace("{gpus}", str(request.gpus))] if told and request.gpus else []
 
 
 def _clock(seconds: float) -> str:
