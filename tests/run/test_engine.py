@@ -487,6 +487,53 @@ def test_slots_that_never_start_stop_the_sweep_and_record_nothing() -> None:
     assert not ledger.log
 
 
+def test_a_cluster_that_refuses_stops_the_sweep_with_its_words() -> None:
+    ledger, pool = MemoryLedger([5]), UnsteadyPool(workers=0)
+    pool.refusal = "invalid partition specified: nosuch"
+    assert drive(ledger, pool) == "stopped"
+    assert ledger.ended == [("stopped", "invalid partition specified: nosuch")]
+    assert not ledger.log
+
+
+def test_what_is_waited_for_is_told_and_forgotten_at_the_end() -> None:
+    ledger, pool = MemoryLedger([5]), UnsteadyPool(workers=0)
+    pool.remark = "3 jobs wait in the queue: Resources"
+    wanted = []
+
+    async def story(engine: Engine) -> None:
+        await engine.opened
+        wanted.extend([engine.wanted(100), engine.wanted(2)])
+        while not any(beat["message"] for beat in ledger.beats):
+            await asyncio.sleep(0.01)
+        pool.workers = 2
+        engine._shares.changed()
+
+    assert drive(ledger, pool, story) == "done"
+    assert wanted == [5, 2]
+    assert {beat["message"] for beat in ledger.beats} == {"", "3 jobs wait in the queue: Resources"}
+    assert ledger.beats[-1]["message"] == ""
+
+
+def test_slots_are_wanted_for_what_is_left_and_worth_it() -> None:
+    async def scene(**options: Any) -> list[int]:
+        ledger, pool = MemoryLedger([10_000], Options(**options)), UnsteadyPool(workers=0)
+        engine = Engine(ledger, pool, Shares(lambda: 0), lambda: None)
+        running = asyncio.create_task(engine.run())
+        await engine.opened
+        found = [engine.wanted(64)]
+        assert engine._work is not None
+        engine._work.schedule.pace.measured(1, 0.001, 0)
+        found.append(engine.wanted(64))
+        engine._work.schedule.pace.measured(1, 1.0, 0)
+        found.append(engine.wanted(64))
+        engine.stop()
+        await running
+        return [*found, engine.wanted(64)]
+
+    assert asyncio.run(scene()) == [64, 2, 64, 0]
+    assert asyncio.run(scene(serial=True)) == [1, 1, 1, 0]
+
+
 def test_a_store_out_of_reach_for_a_while_is_borne() -> None:
     class Shaky(MemoryLedger):
         looks = 0

@@ -8,7 +8,8 @@ from mce_notebook.declare.grid import grid
 from mce_notebook.plan import Block, Plan
 from mce_notebook.run.protocol import BlockResult
 from mce_notebook.run.schedule import Schedule
-from mce_notebook.run.walltime import Walltime, hopeless, left_by, worn
+from mce_notebook.run.supervisor import Supervisor
+from mce_notebook.run.walltime import CUT, Walltime, hopeless, left_by, worn
 
 BLOCK = Block(((0, 10),))
 
@@ -79,3 +80,21 @@ def test_blocks_of_a_job_the_system_ended_are_nobodys_fault() -> None:
         assert job is not None
         assert schedule.vanished(job, excused=True) == []
     assert schedule.remaining == 1
+
+
+def test_a_point_that_runs_into_the_end_is_stopped_and_what_was_done_before_is_kept(notebook, declared, outcomes):
+    points = grid(i=list(range(6)))
+    point = notebook.function(
+        "def f(i):\n    import time\n    time.sleep(600 if i == 3 else 0.3)\n    return 2.0 * i", points
+    )
+    task = declared(point, points)
+    supervisor = Supervisor(spare=False)
+    now = time.time()
+    try:
+        found = supervisor.run(task, Block(((0, 6),)), each=True, walltime=Walltime(now, now + 4, now + 5))
+    finally:
+        supervisor.close()
+    assert (found.done, found.lost, found.killed_point) == (3, True, 3)
+    assert [int(index) for block in found.leftover for index in block.indices()] == [3, 4, 5]
+    assert found.reason.startswith(CUT)
+    assert {index: known.values["f"] for index, known in outcomes(found.frames).items()} == {0: 0.0, 1: 2.0, 2: 4.0}
