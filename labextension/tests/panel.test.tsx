@@ -31,8 +31,8 @@ function summary(name: string, more: Partial<Summary> = {}): Summary {
   return {
     key: `key-${name}`,
     name,
-    root: '/home/anna/experiments',
-    folder: `/home/anna/experiments/${name}`,
+    root: '/data/experiments',
+    folder: `/data/experiments/${name}`,
     state: 'done',
     total: 100,
     known: 100,
@@ -121,7 +121,7 @@ describe('a list of sweeps', () => {
     expect(openCode(old, one, '')).toBe('import mce_notebook as mce\n\nold = mce.open("old")');
     const two = { sweeps: [old, summary('b', { root: '/else' })], clusters: [] };
     expect(openCode(old, two, 'import mce_notebook as mce')).toBe(
-      'old = mce.open("old", store="/home/anna/experiments")'
+      'old = mce.open("old", store="/data/experiments")'
     );
   });
 });

@@ -8,9 +8,11 @@ has the fewest cores. A dead host is seen by its process, so its share comes bac
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mce_notebook.run import limits
 from mce_notebook.run.registry import folders
 
 
@@ -50,11 +52,20 @@ class Demand:
 
 
 def machine_cores() -> int:
-    """Return how many cores hosts may use on this machine: `MCE_CORES`, or all this process may run on."""
+    """Return how many cores hosts may use: `MCE_CORES`, or all this process may run on and has the memory for.
+
+    The limits of a container count, see `mce_notebook.run.limits`.
+    """
     told = os.environ.get("MCE_CORES", "")
     if told.isdigit() and int(told):
         return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _found()
+
+
+@cache
+def _found() -> int:
+    # Hosts ask once a second, and a container keeps the limits it was started with.
+    return max(1, min(limits.cores(), limits.memory() // limits.SLOT_BYTES))
 
 
 def others(mine: Path) -> dict[str, Demand]:

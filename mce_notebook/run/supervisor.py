@@ -5,20 +5,19 @@ tasks of the same version come; a spare one, already warm, stands by for the nex
 """
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.errors import CorruptStore, RunError, StoreError, UnknownSweep, UntrustedCode
 from mce_notebook.plan import Block
-from mce_notebook.run import causes, processes
+from mce_notebook.run import causes, limits, processes
+from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.child import Child
 from mce_notebook.run.outcome import cut, failure_frames
 from mce_notebook.run.page import Phase, State
@@ -472,17 +471,12 @@ class Supervisor:
 
 @cache
 def default_memory(cores: int) -> int:
-    """Return the bytes one slot may use when nothing is said: its share of 90 % of the machine's memory."""
-    import psutil
-
+    """Return the bytes one slot may use when nothing is said: its share of 90 % of the memory there is for us."""
     told = os.environ.get("MCE_SLOT_MEMORY", "")
     if told.isdigit():
         # Of a job: the machine may have far more than the job was given.
         return int(told)
-    total = int(psutil.virtual_memory().total)
-    with contextlib.suppress(OSError, ValueError):
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return int(0.9 * total / max(1, (os.cpu_count() or 1) // max(1, cores)))
+    return int(0.9 * limits.memory() / max(1, machine_cores() // max(1, cores)))
 
 
 def _attempted(task: Task) -> Hashable:

@@ -12,6 +12,7 @@ import pytest
 from mce_notebook.declare.grid import Status, grid
 from mce_notebook.plan import Block
 from mce_notebook.run import processes
+from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.supervisor import Supervisor, default_memory
 
 GOOD = 8
@@ -359,10 +360,10 @@ def test_a_slot_dies_with_its_supervisor(notebook, declared, tmp_path):
 
 
 def test_the_default_memory_is_a_share_of_the_machine():
-    total = psutil.virtual_memory().total
-    assert default_memory(os.cpu_count() or 1) <= 0.9 * total
+    total, cores = psutil.virtual_memory().total, machine_cores()
+    assert default_memory(cores) <= 0.9 * total
     assert default_memory(1) <= default_memory(2)
-    assert np.isclose(default_memory(1) * (os.cpu_count() or 1), default_memory(os.cpu_count() or 1), rtol=1e-6)
+    assert np.isclose(default_memory(1) * cores, default_memory(cores), rtol=1e-6)
 
 
 def test_a_value_that_kills_while_it_is_written_is_named(notebook, declared, outcomes, supervisor):
