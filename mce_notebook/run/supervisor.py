@@ -5,6 +5,7 @@ tasks of the same version come; a spare one, already warm, stands by for the nex
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable
