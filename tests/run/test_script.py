@@ -55,7 +55,7 @@ def request_of(kind: str, table: dict[str, Any], **needs: Any) -> JobRequest:
 
 def text(request: JobRequest, tmp_path: Path) -> str:
     job = make_job(request, "mce-1a2b-7", Site("tls://10.0.0.1:40000", tmp_path / "site"))
-    return str(job.job_script()).replace(str(tmp_path / "site"), "/home/me/.mce/0123456789abcdef")
+    return str(job.job_script()).replace(str(tmp_path / "site"), "/scratch/me/.mce/0123456789abcdef")
 
 
 @pytest.mark.parametrize("kind", BATCH)

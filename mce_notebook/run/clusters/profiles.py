@@ -262,7 +262,7 @@ KEYS: dict[str, _Key] = {
     "prologue": (_lines, "a list of lines of shell", '["module load cuda"]'),
     "environment": (_variables, "a table of variables", '{ NAME = "value" }'),
     "interface": (_word, "the name of a network interface", '"ib0"'),
-    "python": (_line, "the path of an interpreter", '"/home/me/env/bin/python"'),
+    "python": (_line, "the path of an interpreter", '"/opt/env/bin/python"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
 }
 _LOCAL = ("kind", "max_workers", "idle_timeout")
