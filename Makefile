@@ -16,7 +16,7 @@ CHECK := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11
 # Extra arguments, as in `make test ARGS="tests/declare -x"`.
 ARGS ?=
 
-.PHONY: help demo test nightly notebooks lab extension screenshots lint format docs bench lock clean
+.PHONY: help demo test nightly notebooks lab extension screenshots binder binder-link lint format docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make extension  build the JupyterLab extension and link it into the environment"
 	@echo "make screenshots  photograph JupyterLab for the README and the docs"
+	@echo "make binder     build what Binder builds and run a notebook in it; make binder-link prints the link to it"
 	@echo "make lint       formatting, lint, types and import order"
 	@echo "make format     rewrite the sources in our format"
 	@echo "make docs       check links, and that every command and option is documented"
@@ -89,6 +90,12 @@ lab: extension
 
 screenshots: extension
 	$(PY) scripts/screenshots.py $(ARGS)
+
+binder: $(READY)
+	$(PY) scripts/try_binder.py $(ARGS)
+
+binder-link: $(READY)
+	@$(PY) scripts/try_binder.py --link $(ARGS)
 
 lint: $(READY) $(NODE_MODULES)
 	$(PY) -m ruff format --check .

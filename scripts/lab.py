@@ -92,7 +92,12 @@ class Server:
 
 @contextlib.contextmanager
 def jupyterlab(
-    folder: Path, environment: Mapping[str, str], *, base_url: str = "/", settings: Mapping[str, Any] | None = None
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    base_url: str = "/",
+    settings: Mapping[str, Any] | None = None,
+    start: Sequence[str] = (sys.executable, "-m", "jupyterlab"),
 ) -> Iterator[Server]:
     """Serve `folder` on the loopback, with settings, runtime files and sockets in a folder that goes away.
 
@@ -105,6 +110,8 @@ def jupyterlab(
         Prefix of every URL, as on JupyterHub: `/user/anna/`.
     settings : mapping of str to dict, optional
         Added to `SETTINGS`, by plugin.
+    start : sequence of str, optional
+        What starts JupyterLab; this Python's, unless told.
 
     Raises
     ------
@@ -125,7 +132,7 @@ def jupyterlab(
         variables["JUPYTER_TOKEN"] = token
         # The extension is found beside this Python, whatever the user's own Jupyter folders hold.
         variables["JUPYTER_PREFER_ENV_PATH"] = "1"
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+        command = [*start, "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
         command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", f"--ServerApp.base_url={base_url}"]
         command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         command += ["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"]

@@ -22,6 +22,8 @@ from typing import Any
 _LIMIT = 1 << 22
 # Between two attempts of a worker to connect again (seconds).
 _AGAIN = 0.5
+# How often who waits for a line looks whether the scheduler has given a slot back (seconds).
+_LOOK = 0.1
 _LONG = struct.Struct("!Q")
 _SHORT = struct.Struct("!i")
 
@@ -61,6 +63,7 @@ class Lines:
         self._loads = loads
         self._lines: dict[str, _Line] = {}
         self._server: asyncio.Server | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     async def open(self) -> None:
@@ -75,6 +78,9 @@ class Lines:
             self._server.close()
         for line in list(self._lines.values()):
             line.writer.close()
+        for task in self._arriving:
+            task.cancel()
+        await asyncio.gather(*self._arriving, return_exceptions=True)
         self.path.unlink(missing_ok=True)
 
     async def reached(self, count: int, seconds: float = 2.0) -> None:
@@ -101,7 +107,8 @@ class Lines:
         Returns
         -------
         Any
-            What came back; None where no line leads to such a slot that the scheduler has nothing for.
+            What came back; None where no line leads to such a slot that the scheduler has nothing for, or where
+            one without a line is free while all with a line compute.
 
         Raises
         ------
@@ -115,8 +122,13 @@ class Lines:
             line = next((one for one in found if one.busy is None), None)
             if line is not None:
                 break
+            if slot is None and self._others_free():
+                return None
             self._changed.clear()
-            await self._changed.wait()
+            # Not for as long as it takes: what a line computes may take hours, and another slot come free meanwhile.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._changed.wait()
         line.busy = asyncio.create_task(self._exchange(line, request))
         # Given up by who asked, the block still occupies its slot until the answer is there.
         answer = await asyncio.shield(line.busy)
@@ -127,8 +139,14 @@ class Lines:
     def _candidates(self, slot: str | None) -> Iterator[_Line]:
         loads = self._loads()
         for line in self._lines.values():
-            if slot in (None, line.slot) and not loads.get(line.slot, 0) and not line.lost:
+            # One that the scheduler does not know is about to end, or belongs to a host before this one.
+            if slot in (None, line.slot) and loads.get(line.slot) == 0 and not line.lost:
                 yield line
+
+    def _others_free(self) -> bool:
+        """Whether the scheduler has nothing for a slot without a line."""
+        lines = set(self.slots)
+        return any(load == 0 and slot not in lines for slot, load in self._loads().items())
 
     async def _exchange(self, line: _Line, request: tuple[Any, ...]) -> Any:
         """Send a request and return the answer, or the error that came instead: nobody may be there to catch it."""
@@ -146,7 +164,12 @@ class Lines:
             line.busy = None
             self._changed.set()
 
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._take_in(reader, writer))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _take_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take in a worker, which says its name first."""
         try:
             (length,) = _SHORT.unpack(await reader.readexactly(_SHORT.size))
@@ -154,6 +177,9 @@ class Lines:
         except (OSError, EOFError, ValueError):
             writer.close()
             return
+        except asyncio.CancelledError:
+            writer.close()
+            raise
         before, self._lines = self._lines, {}
         for slot, line in before.items():
             if line.lost or slot == name:
@@ -211,15 +237,14 @@ class Answering:
         except OSError:
             line.close()
             return None
-        connection = Connection(line.detach())
-        connection.send_bytes(self.name.encode())
-        return connection
+        return Connection(line.detach())
 
     def _answer(self, connection: Connection) -> None:
+        connection.send_bytes(self.name.encode())
         while not self._ended.is_set():
-            request = pickle.loads(connection.recv_bytes())
+            content = connection.recv_bytes()
             try:
-                answer = self._carry_out(*request)
+                answer = self._carry_out(*pickle.loads(content))
             except Exception as error:
                 answer = error
             connection.send_bytes(_pickled(answer))

@@ -1,6 +1,7 @@
 """What is known of the points of a declaration, from the sidecars and the end of the log behind them."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mce_notebook.store.frames import Batch
 from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.sidecar import Entry, covered, read_sidecar
-from mce_notebook.store.spans import Spans, Where, indices_of, put
+from mce_notebook.store.spans import Spans, Table, Where, indices_of, put
 
 FAILED = (int(Status.FAILED), int(Status.KILLED), int(Status.TIMEOUT))
 
@@ -74,7 +75,7 @@ def known(sweep: SweepStore, declaration: Declaration) -> Known:
     found = unknown(size)
     places = _Places(sweep, declaration)
     standing: Standing | None = None
-    for cover in covers(sweep, found.problems):
+    for cover in joined(covers(sweep, found.problems)):
         if cover.big is not None and not is_there(sweep.paths.big, Payload.from_json(cover.big)):
             found.problems.append(f"{sweep.paths.big / cover.big[0]} is missing or short; its outcomes are lost")
             continue
@@ -172,7 +173,7 @@ class _Places:
         self._sweep = sweep
         self._wanted = declaration
         self._numbers = set(sweep.numbers())
-        self._maps: dict[int, np.ndarray | None] = {}
+        self._tables: dict[int, Table] = {}
         self._recency: dict[int, int] | None = None
 
     def recency(self, number: int) -> int | None:
@@ -187,29 +188,27 @@ class _Places:
 
     def of(self, cover: Cover) -> Where:
         """Return listed indices, a slice, Spans or int64[n], -1 for points outside."""
-        index = cover.index
-        places = self._map(cover.declaration)
+        index, size = cover.index, self._wanted.grid.size
+        table = self._table(cover.declaration)
+        if table is not None:
+            return table.of(index)
         if isinstance(index, Spans):
-            if places is None and all(stop <= self._wanted.grid.size for _, stop in index.pairs):
+            if all(stop <= size for _, stop in index.pairs):
                 return index
             index = index.listed
-        if places is None:
-            size = self._wanted.grid.size
-            if isinstance(index, range) and index.stop <= size:
-                return slice(index.start, index.stop)
-            listed = np.arange(index.start, index.stop) if isinstance(index, range) else index
-            return np.where((listed >= 0) & (listed < size), listed, -1)
-        if isinstance(index, range):
-            return places[index.start : index.stop]
-        return np.where(index < len(places), places[np.minimum(index, len(places) - 1)], -1)
+        if isinstance(index, range) and index.stop <= size:
+            return slice(index.start, index.stop)
+        listed = np.arange(index.start, index.stop) if isinstance(index, range) else index
+        return np.where((listed >= 0) & (listed < size), listed, -1)
 
-    def _map(self, number: int) -> np.ndarray | None:
+    def _table(self, number: int) -> Table | None:
         if number == self._wanted.number:
             return None
-        if number not in self._maps:
+        if number not in self._tables:
             other = self._sweep.declaration(number)
-            self._maps[number] = self._wanted.grid.positions(other.grid, self._wanted.constants, other.constants)
-        return self._maps[number]
+            places = self._wanted.grid.positions(other.grid, self._wanted.constants, other.constants)
+            self._tables[number] = Table(places)
+        return self._tables[number]
 
 
 def covers(sweep: SweepStore, problems: list[str]) -> Iterator[Cover]:
@@ -224,6 +223,46 @@ def covers(sweep: SweepStore, problems: list[str]) -> Iterator[Cover]:
     reader = LogReader(sweep.paths, cursor)
     yield from map(_of_batch, reader.stream())
     problems.extend(reader.problems)
+
+
+def joined(found: Iterable[Cover]) -> Iterator[Cover]:
+    """Join covers of blocks in which all went well, as far as they are of different points of one declaration.
+
+    A block of cheap points is a hundred runs of neighbours; together they are the whole grid, as a rule. Joined covers
+    keep the lowest order of theirs: where two hosts computed a point, that decides only whose seconds are told.
+    """
+    groups: dict[tuple[int, str, int], list[Cover]] = {}
+    for cover in found:
+        if cover.status is None and cover.big is None and isinstance(cover.index, Spans | range):
+            groups.setdefault((cover.declaration, cover.version, cover.generation), []).append(cover)
+        else:
+            yield cover
+    for covers_of_one in groups.values():
+        yield from _joined(covers_of_one)
+
+
+def _joined(alike: Sequence[Cover]) -> Sequence[Cover]:
+    if len(alike) == 1 or any(isinstance(cover.seconds, np.ndarray) for cover in alike):
+        return alike
+    pairs = [_edges(cover.index) for cover in alike]
+    spent = [np.nan if cover.seconds is None else cover.seconds for cover in alike]
+    edges = np.concatenate(pairs)
+    order = np.argsort(edges[:, 0], kind="stable")
+    starts, stops = edges[order].T
+    if not starts.size or (starts[1:] < stops[:-1]).any():
+        return alike
+    seconds = np.repeat(np.array(spent, np.float32), [len(one) for one in pairs])[order]
+    breaks = np.flatnonzero(starts[1:] != stops[:-1])
+    first, last = np.append(0, breaks + 1), np.append(breaks, len(stops) - 1)
+    runs = Spans(tuple(zip(starts[first].tolist(), stops[last].tolist(), strict=True)))
+    lowest = min(cover.order for cover in alike)
+    return [dataclasses.replace(alike[0], index=runs, seconds=np.repeat(seconds, stops - starts), order=lowest)]
+
+
+def _edges(index: np.ndarray | range | Spans) -> np.ndarray:
+    """Return starts and stops of ranges, int64[n, 2]."""
+    pairs = index.pairs if isinstance(index, Spans) else [(index[0], index[-1] + 1)] if len(index) else []
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _trusted(sweep: SweepStore, epoch: int) -> list[Entry]:

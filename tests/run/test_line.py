@@ -5,12 +5,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mce_notebook.errors import RunError
+from mce_notebook.run import line
 from mce_notebook.run.line import Answering, LineLost, Lines
 
 Scene = Callable[[Lines], Coroutine[Any, Any, None]]
@@ -164,3 +166,102 @@ def test_who_does_not_say_its_name_is_turned_away(door: Path, said: bytes) -> No
         assert await lines.call(None, ()) == 7
 
     play(door, scene, {"one": lambda: 7})
+
+
+def test_who_waits_takes_the_slot_that_the_scheduler_gives_back(door: Path) -> None:
+    over = threading.Event()
+
+    async def scene(lines: Lines) -> None:
+        long = asyncio.create_task(lines.call("one", (True,)))
+        await asyncio.sleep(0.05)
+        brief = asyncio.create_task(lines.call(None, (False,)))
+        await asyncio.sleep(0.05)
+        loads["two"] = 0
+        async with asyncio.timeout(10):
+            assert await brief == "two"
+        assert not long.done()
+        over.set()
+        assert await long == "one"
+
+    def work(name: str) -> Callable[[bool], str]:
+        def run(long: bool) -> str:
+            assert not long or over.wait(60)
+            return name
+
+        return run
+
+    loads = {"one": 0, "two": 1}
+    play(door, scene, {"one": work("one"), "two": work("two")}, loads)
+
+
+def test_nobody_waits_for_a_line_while_a_slot_without_one_is_free(door: Path) -> None:
+    over = threading.Event()
+
+    async def scene(lines: Lines) -> None:
+        first = asyncio.create_task(lines.call(None, ()))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            assert await lines.call(None, ()) is None
+        over.set()
+        assert await first is True
+
+    play(door, scene, {"one": lambda: over.wait(60)}, {"one": 0, "two": 0})
+
+
+def test_a_worker_of_which_the_scheduler_does_not_know_gets_nothing(door: Path) -> None:
+    """One that outlived its host, or that the scheduler gave up, would compute on cores that others have."""
+
+    async def scene(lines: Lines) -> None:
+        assert lines.slots == ["one"]
+        assert await lines.call(None, ()) is None
+        assert await lines.call("one", ()) is None
+
+    play(door, scene, {"one": lambda: 7}, {})
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_a_request_that_cannot_be_read_is_an_error_and_the_line_stays(door: Path) -> None:
+    async def scene(lines: Lines) -> None:
+        with pytest.raises(ValueError, match="no number"):
+            await lines.call(None, (Unreadable(),))
+        assert await lines.call(None, (8,)) == 8
+
+    play(door, scene, {"one": lambda number: number})
+
+
+def test_a_worker_whose_host_hangs_up_at_once_tries_again(door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bytes] = []
+
+    class Broken(Connection):
+        def send_bytes(self, *arguments: Any) -> None:
+            said.append(arguments[0])
+            if len(said) == 1:
+                raise BrokenPipeError
+            super().send_bytes(*arguments)
+
+    async def scene(lines: Lines) -> None:
+        assert await lines.call(None, ()) == 7
+        assert said[:2] == [b"one", b"one"]
+
+    monkeypatch.setattr(line, "Connection", Broken)
+    play(door, scene, {"one": lambda: 7})
+
+
+def test_who_has_not_said_its_name_yet_is_hung_up_on(door: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        lines = Lines(door, dict)
+        await lines.open()
+        reader, writer = await asyncio.open_unix_connection(door)
+        await asyncio.sleep(0.05)
+        await lines.close()
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(main())
+    assert not caplog.records

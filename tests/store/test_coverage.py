@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from mce_notebook.declare.grid import Grid, Status, grid
 from mce_notebook.store.catalog import SweepStore
-from mce_notebook.store.coverage import known, todo, unknown
+from mce_notebook.store.coverage import Cover, joined, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Failure, Frame, Outcomes, encode, spill
 from mce_notebook.store.journal import Journal, claim_epoch
 from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
+from mce_notebook.store.spans import Spans, indices_of
 
 Make = Callable[..., list[Frame]]
 DONE, FAILED, SKIPPED, PENDING = (int(Status[name]) for name in ("DONE", "FAILED", "SKIPPED", "PENDING"))
@@ -273,3 +274,28 @@ def test_known_says_what_a_reader_can_read(sweep: SweepStore, frames: Make, cut:
     for batch in LogReader(sweep.paths).poll():
         found |= set(batch.index)
     assert set(np.flatnonzero(known(sweep, sweep.declaration(1)).status).tolist()) == found
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.booleans(), st.booleans()), max_size=12))
+def test_joining_covers_loses_nothing(blocks: list[tuple[int, int, bool, bool]]) -> None:
+    """Whatever overlaps, every cover's points, generation and seconds are there afterwards, as often as before."""
+    covers = []
+    for at, (start, count, runs, failed) in enumerate(blocks):
+        index = Spans(((start + 50, start + 50 + count), (start, start + count // 2))) if runs else None
+        size = count if index is None else index.size
+        status = np.full(size, FAILED, np.uint8) if failed else None
+        cover = Cover(1, "v", count % 2, index or range(start, start + count), status, at + 0.5, (1, 0, at))
+        covers.append(cover)
+
+    def rows(cover: Cover) -> list[tuple[int, int, float, bool]]:
+        assert isinstance(cover.index, range | Spans)
+        listed = np.arange(cover.index.start, cover.index.stop) if isinstance(cover.index, range) else cover.index
+        places = indices_of(listed).tolist()
+        spent = np.broadcast_to(np.asarray(cover.seconds), len(places)).tolist()
+        return [(place, cover.generation, one, cover.status is None) for place, one in zip(places, spent, strict=True)]
+
+    found = list(joined(covers))
+    assert sorted(row for cover in found for row in rows(cover)) == sorted(row for one in covers for row in rows(one))
+    if not any(failed for *_, failed in blocks):
+        distinct = [row[0] for cover in covers for row in rows(cover)]
+        assert len(set(distinct)) < len(distinct) or len(found) <= 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mce_notebook.store.spans import Spans, indices_of, put, take, tallied
+from mce_notebook.store.spans import Spans, Table, indices_of, put, take, tallied
 
 
 @st.composite
@@ -32,6 +32,41 @@ def test_values_are_put_where_indices_say(where, table, single):
     put(one, where, values)
     other[where.listed] = values
     assert (one == other).all()
+
+
+@given(spans(), st.integers(1, 400))
+def test_long_runs_are_put_as_short_ones_are(where, length):
+    long = Spans(tuple((start * length, stop * length) for start, stop in where.pairs))
+    array, values = np.zeros(61 * length), np.arange(float(long.size))
+    put(array, long, values)
+    assert (take(array, long) == values).all()
+    assert (array[long.listed] == values).all()
+
+
+@given(spans(), st.permutations(range(6)), st.integers(0, 400), st.booleans(), st.data())
+def test_a_table_says_of_runs_what_it_says_of_their_indices(where, order, length, hole, data):
+    """Pieces of any length put in another order, as extending a grid does."""
+    pieces = [np.arange(one * 1000, one * 1000 + 10 + length) for one in order]
+    places = np.concatenate(pieces)
+    if hole:
+        places[data.draw(st.integers(0, places.size - 1))] = -1
+    table = Table(places)
+    assert table.complete is not hole
+    inside = Spans(tuple((start, min(stop, places.size)) for start, stop in where.pairs if start < places.size))
+    assert indices_of(table.of(inside)).tolist() == places[inside.listed].tolist()
+    part = range(*sorted(data.draw(st.tuples(*[st.integers(0, places.size)] * 2))))
+    for index in (part, slice(part.start, part.stop), np.arange(part.start, part.stop)):
+        assert indices_of(table.of(index)).tolist() == places[part.start : part.stop].tolist()
+
+
+def test_what_is_outside_of_a_table_is_nowhere():
+    for places in ([5, 6, 7], range(5, 1005)):
+        table = Table(np.array(places))
+        end = len(places)
+        assert indices_of(table.of(range(end - 1, end + 2))).tolist() == [places[-1], -1, -1]
+        assert indices_of(table.of(Spans(((0, 1), (end, end + 1))))).tolist() == [5, -1]
+        assert indices_of(table.of(np.array([-1, 0]))).tolist() == [-1, 5]
+    assert indices_of(Table(np.empty(0, np.int64)).of(range(0))).size == 0
 
 
 def test_slices_and_lists_are_taken_as_they_are():
