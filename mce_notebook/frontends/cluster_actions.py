@@ -124,6 +124,8 @@ def _start(name: str, count: int | None, say: Say) -> str:
             told = message
             say(message)
         if state.get("refused"):
+            if launch is not None and launch.job:
+                _ask(host, {"verb": "resize", "least": 0, "most": None})
             raise ClusterError(message)
         if time.monotonic() - began > START_SECONDS:
             raise ClusterError(
@@ -142,7 +144,8 @@ def _stop(name: str, found: list[HostHandle], sure: bool) -> str:
             f"{name} runs {', '.join(sweeps)}; add --yes to stop it. What is done is kept, and resume goes on."
         )
     for host in found:
-        stop_host(host)
+        # Jobs take longer to cancel than workers of this machine to end.
+        stop_host(host, timeout=120.0 if _batch(host) else 30.0)
     return (
         f"{name} is stopped, and its jobs are cancelled."
         if any(_batch(host) for host in found)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import mce_notebook as mce
-from mce_notebook.errors import SweepStopped
+from mce_notebook.errors import ClusterError, HostError, SweepStopped
+from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.client import HostHandle, hosts
 from tests.clusters.conftest import Profiles, run, until
 
@@ -77,6 +78,28 @@ def host_of(profile: str) -> HostHandle:
 
 def rows(host: HostHandle) -> list[dict[str, Any]]:
     return list(json.loads((host.folder.path / "nodes.json").read_text()))
+
+
+def test_the_verbs_tell_of_the_jobs(root: Path, warm: str, queue: Queue) -> None:
+    said: list[str] = []
+    assert re.match(r"warm is ready after [\d.]+ s: [1-4] slots?\.", act("start", warm, 2, say=said.append))
+    (running,) = {job for job, state in queue().items() if state == "RUNNING"} or {""}
+    assert re.search(rf"^{running} +ready +2 ", act("nodes", warm), re.MULTILINE)
+    assert "warm     ready" in act("list")
+    log = act("log", warm)
+    assert "Registered to:" in log, "what workers say cannot be seen"
+    with pytest.raises(HostError, match="max_workers = 4; raise it there"):
+        act("resize", warm, 5)
+    assert act("resize", warm, 4) == "warm goes to 4 slots."
+    until(lambda: len(queue()) == 2, 20)
+    assert act("resize", warm, 0) == "warm gives its slots back once they are idle."
+
+
+def test_start_tells_of_a_refusal_and_leaves_nothing(profiles: Profiles, queue: Queue) -> None:
+    with pytest.raises(ClusterError, match="invalid partition specified: elsewhere"):
+        act("start", profiles.set("elsewhere", kind="slurm", queue="elsewhere"), say=lambda text: None)
+    assert not [state for state in queue().values() if state == "PENDING"]
+    assert act("stop", "elsewhere") == "elsewhere is stopped, and its jobs are cancelled."
 
 
 def test_a_running_job_is_cancelled_and_a_node_goes_down_and_nothing_is_lost(

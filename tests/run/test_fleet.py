@@ -193,6 +193,34 @@ def test_a_refusal_is_told_in_the_systems_words_and_forgotten_when_nobody_waits(
     assert not lab.fleet.refusal
 
 
+def test_slots_that_are_kept_without_work_are_not_asked_for_on_and_on_after_a_refusal() -> None:
+    lab = Lab({"min_workers": 1}, refuses="no")
+    lab.steps(25)
+    assert lab.fleet.refusal == "no"
+    assert len(lab.submitted) == 3
+    lab.refuses = ""
+    lab.steps(30)
+    assert len(lab.alive) == 1, "it never tries again"
+
+
+def test_a_fleet_that_is_stopped_in_the_middle_of_submitting_loses_track_of_no_job() -> None:
+    lab = Lab({"max_workers": 40})
+    lab.fleet.wanted = 40
+
+    async def go() -> None:
+        lab.now += 2
+        step = asyncio.create_task(lab.fleet.step())
+        while not lab.submitted:
+            await asyncio.sleep(0)
+        lab.fleet.stop()
+        await step
+        await lab.fleet.close()
+
+    asyncio.run(go())
+    assert 0 < len(lab.submitted) < 40
+    assert not lab.queue
+
+
 def test_a_controller_that_times_out_is_no_refusal() -> None:
     lab = Lab(refuses="sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
     lab.fleet.wanted = 1

@@ -35,7 +35,7 @@ RETRY_SECONDS = 60.0
 # Submissions in one round, and at a time: a controller is shared by everybody.
 BURST, TOGETHER = 40, 4
 # How long the death of a worker waits for the batch system to explain it (seconds).
-EXPLAIN_SECONDS = 12.0
+EXPLAIN_SECONDS = 40.0
 # The word for the end of a job that is not listed any more and that nobody knows anything of.
 GONE = "gone"
 
@@ -156,6 +156,7 @@ class Fleet:
         self._limit: int | None = None
         self._limit_until = 0.0
         self._pause_until = 0.0
+        self._gave_up = 0.0
         self._silent = 0
         self._looked = -RARELY
 
@@ -245,7 +246,7 @@ class Fleet:
         """Do what has to be done now; called about twice a second."""
         await self._look()
         if self.refusal:
-            if not self.wanted:
+            if not self.target or (not self.wanted and self._clock() > self._gave_up + RETRY_SECONDS):
                 # Nobody waits any more; the next sweep may meet a system that was repaired.
                 self.refusal, self._failures = "", 0
             return
@@ -254,6 +255,10 @@ class Fleet:
         if missing > 0:
             await self._grow(missing)
         await self._shrink(-missing)
+
+    def stop(self) -> None:
+        """Submit no more; a step that is under way comes to its end soon."""
+        self.least = self.most = 0
 
     async def close(self) -> None:
         """Cancel all jobs, the waiting ones too."""
@@ -321,7 +326,7 @@ class Fleet:
         self._say(words)
         working = any(job.workers for job in self.jobs.values())
         if (final or self._failures > PATIENCE) and not working:
-            self.refusal = words
+            self.refusal, self._gave_up = words, self._clock()
 
     async def _grow(self, missing: int) -> None:
         now = self._clock()
@@ -332,6 +337,9 @@ class Fleet:
                 return
             self._limit = None
         for start in range(0, min(missing, BURST), TOGETHER):
+            if self.target <= sum(not job.leaving for job in self.jobs.values()):
+                # Fewer are wanted by now, or none at all.
+                return
             fresh = [self._new() for _ in range(min(TOGETHER, min(missing, BURST) - start))]
             if not all(await asyncio.gather(*(self._submit(job) for job in fresh))):
                 return

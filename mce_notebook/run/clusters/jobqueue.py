@@ -38,6 +38,12 @@ from mce_notebook.run.walltime import left_by
 log = logging.getLogger("mce_notebook.cluster")
 
 STEP_SECONDS = 0.5
+# Over a network things break that do not on one machine. Slots compute, so a worker that is silent is not merely busy.
+FAR = {
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.comm.timeouts.tcp": "20s",
+    "distributed.scheduler.worker-ttl": "5 minutes",
+}
 SUBMIT_SECONDS = 60.0
 # Jobs of a host that was killed are looked for this long (seconds); then their numbers may belong to others.
 MEMORY_SECONDS = 7 * 86400.0
@@ -218,6 +224,7 @@ class BatchWorkers(Workers):
         self._site = Site("", shared_folder(request, folder.path.name))
         self._warming: set[asyncio.Task[None]] = set()
         self._proved = asyncio.Event()
+        self._closing = False
         self._keeper: asyncio.Task[None] | None = None
         self._scheduler: Any = None
         self._client: Any = None
@@ -237,7 +244,7 @@ class BatchWorkers(Workers):
         return started
 
     async def _open(self) -> None:
-        dask.config.set({**QUIET, "distributed.comm.timeouts.connect": "30s", "distributed.comm.timeouts.tcp": "20s"})
+        dask.config.set({**QUIET, **FAR})
         security: Any = Security.temporary()  # type: ignore[no-untyped-call]
         _prepare(self._site, security)
         scheduler: Any = Scheduler
@@ -278,6 +285,10 @@ class BatchWorkers(Workers):
     async def close(self) -> None:
         """Cancel all jobs, the waiting ones too, and stop the scheduler."""
         if self._keeper is not None:
+            # Not in the middle of a submission: its job would be nobody's.
+            self._closing = True
+            self.fleet.stop()
+            await asyncio.wait([self._keeper], timeout=SUBMIT_SECONDS)
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self.fleet.close()
@@ -334,7 +345,7 @@ class BatchWorkers(Workers):
 
     async def _keep(self) -> None:
         told: Any = None
-        while True:
+        while not self._closing:
             try:
                 await self.fleet.step()
             except Exception:
