@@ -92,10 +92,10 @@ screenshots: extension
 	$(PY) scripts/screenshots.py $(ARGS)
 
 binder: $(READY)
-	$(PY) scripts/try_binder.py $(ARGS)
+	$(PY) -m scripts.try_binder $(ARGS)
 
 binder-link: $(READY)
-	@$(PY) scripts/try_binder.py --link $(ARGS)
+	@$(PY) -m scripts.try_binder --link $(ARGS)
 
 lint: $(READY) $(NODE_MODULES)
 	$(PY) -m ruff format --check .

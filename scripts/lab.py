@@ -33,6 +33,9 @@ KNOWN = ("Failed to load resource: the server responded", "Could not restore the
 # Notebook 7 (7.6.5) throws these by itself, with no extension of ours in the page.
 NOTEBOOK_7 = ("reading 'schema'", "Command 'filebrowser:open-path' not registered")
 
+# The manager of ipywidgets (5.0.16) asks a session for its kernel that just ended, or never was.
+WIDGETS = ("@jupyter-widgets/jupyterlab-manager", "reading 'kernel'")
+
 # Off-screen cells must be in the page, or they cannot be scrolled to; and nothing may ask the network for news.
 SETTINGS: dict[str, dict[str, Any]] = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
@@ -226,7 +229,8 @@ class Window:
             self.problems.append(f"request to elsewhere: {url}")
 
     def _thrown(self, error: str) -> None:
-        if not ("/notebooks/" in self.page.url and any(known in error for known in NOTEBOOK_7)):
+        others = "/notebooks/" in self.page.url and any(known in error for known in NOTEBOOK_7)
+        if not others and not all(known in error for known in WIDGETS):
             self.problems.append(f"exception: {error}")
 
     def _said(self, message: ConsoleMessage) -> None:

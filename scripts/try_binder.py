@@ -14,8 +14,9 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import psutil
-from lab import Window, chromium, jupyterlab
-from run_notebooks import private_runtime
+
+from scripts.lab import Window, chromium, jupyterlab
+from scripts.run_notebooks import private_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "notebooks/01_phase_transition.ipynb"

@@ -56,8 +56,8 @@ def machine_cores() -> int:
 
     The limits of a container count, see `mce_notebook.run.limits`.
     """
-    told = os.environ.get("MCE_CORES", "")
-    if told.isdigit() and int(told):
+    told = os.environ.get("MCE_CORES", "").strip()
+    if told.isdecimal() and int(told):
         return int(told)
     return _found()
 

@@ -4,7 +4,9 @@ Both kinds look alike to `child.py`: they can be waited for without being reaped
 while its number cannot belong to anybody else.
 """
 
+import atexit
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -148,7 +150,8 @@ class Template:
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_PATIENCE)
-        with theirs:
+        with theirs, contextlib.ExitStack() as failing:
+            failing.callback(ours.close)
             self._process = launch(
                 [sys.executable, "-P", "-c", _TEMPLATE, str(theirs.fileno()), str(os.getpid())],
                 env=environment(cores),
@@ -157,6 +160,7 @@ class Template:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+            failing.pop_all()
         self._socket: socket.socket | None = ours
 
     def fork(self, nice: int, descriptors: Sequence[int]) -> Forked | None:
@@ -285,9 +289,25 @@ def _launcher(pid: int) -> ThreadPoolExecutor:
 
 
 def launch(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a process from a thread that lives as long as this process."""
+    """Start a process from a thread that lives as long as this process.
+
+    Raises
+    ------
+    OSError
+        If there is no room for another process, or for that thread.
+    """
 
     def begin() -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, **options)
 
-    return _launcher(os.getpid()).submit(begin).result()
+    try:
+        starting = _launcher(os.getpid()).submit(begin)
+    except RuntimeError as error:
+        # The executor keeps what it has no thread for, and would start it later, when nobody waits for it.
+        _launcher.cache_clear()
+        raise BlockingIOError(errno.EAGAIN, str(error)) from error
+    return starting.result()
+
+
+# Templates end with this process whatever happens to it; one that ends in order leaves no socket open either.
+atexit.register(close)

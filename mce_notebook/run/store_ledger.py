@@ -23,7 +23,7 @@ from mce_notebook.run.protocol import Task
 from mce_notebook.run.registry import Process, machine, start_time
 from mce_notebook.run.schedule import Schedule, Verdict
 from mce_notebook.run.tally import Tally
-from mce_notebook.store.catalog import Store, SweepStore
+from mce_notebook.store.catalog import Store, SweepStore, pid_space
 from mce_notebook.store.compact import compact
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
@@ -154,6 +154,7 @@ class StoreLedger:
             {
                 "host": socket.gethostname(),
                 "boot": me.machine.partition("/")[0],
+                "space": pid_space(),
                 "pid": me.pid,
                 "start": me.start,
                 "time": time.time(),
@@ -256,9 +257,10 @@ def give_back_memory() -> None:
 
 
 def _gone(claim: Mapping[str, Any]) -> bool:
-    """Whether the process that made a claim has ended; False of another machine or boot, where nobody can tell."""
-    here = claim.get("host") == socket.gethostname() and claim.get("boot") == machine().partition("/")[0]
-    return here and start_time(int(claim.get("pid", 0))) != claim.get("start")
+    """Whether the process that made a claim has ended; False of another machine or container: nobody can tell."""
+    here = (socket.gethostname(), machine().partition("/")[0], pid_space())
+    known = (claim.get("host"), claim.get("boot"), claim.get("space")) == here
+    return known and start_time(int(claim.get("pid", 0))) != claim.get("start")
 
 
 def _options(declaration: "Declaration") -> Options:

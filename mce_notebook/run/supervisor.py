@@ -183,7 +183,9 @@ class Supervisor:
             return
         self._pending = threading.Timer(_SOON if forks else _QUIET, self._tidy_idle, (cores,))
         self._pending.daemon = True
-        self._pending.start()
+        # Without room for a thread there is no spare; the block that is done must not be lost to that.
+        with contextlib.suppress(RuntimeError):
+            self._pending.start()
 
     def _tidy_idle(self, cores: int) -> None:
         if self._busy.acquire(blocking=False):

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,15 @@ _LEFT_BEHIND = {"artifacts", "big", "epochs", "events", "intents", "log"}
 def now() -> str:
     """Return the time, ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+@functools.cache
+def pid_space() -> str:
+    """Return what tells namespaces of process ids apart: containers on one machine may share all else."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def intent_record(verb: str, by: str, time: str | None = None) -> bytes:

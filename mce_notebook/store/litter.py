@@ -34,7 +34,7 @@ def tidy(sweep: SweepStore, mine: int, gone: Callable[[Mapping[str, Any]], bool]
     gone : callable
         Tells from what a writer left in its claim whether its process has ended; False where that cannot be known.
     """
-    count = sum(_remove(path) for path in _half_made(sweep))
+    count = sum(_remove(path) for path in _half_made(sweep, _now(sweep, mine) - OLD))
     for epoch in sweep.epochs():
         if epoch.number < mine and (sweep.paths.epoch_closed(epoch.number).exists() or gone(epoch.host)):
             count += _tidy_epoch(sweep, epoch.number)
@@ -70,17 +70,26 @@ def _referred(sweep: SweepStore, epoch: int) -> set[str] | None:
     return found
 
 
-def _half_made(sweep: SweepStore) -> Iterator[Path]:
-    """Yield old files and folders that a write never finished."""
+def _now(sweep: SweepStore, epoch: int) -> float:
+    """Return the time by the clock of the file system, which dates the files, or by ours if that is behind."""
+    try:
+        # The claim of the writer that asks is a moment old.
+        return min(time.time(), sweep.paths.epoch(epoch).stat().st_mtime)
+    except OSError:
+        return time.time()
+
+
+def _half_made(sweep: SweepStore, limit: float) -> Iterator[Path]:
+    """Yield files and folders that a write never finished, and in which nothing was changed since `limit`."""
     paths = sweep.paths
     layout = Layout(paths.folder.parent)
     folders = [paths.folder, *paths.folders(), layout.root]
     for parent in (paths.log, paths.folder / "code"):
         folders += [parent / name for name in sweep.folder.names(parent)]
     for folder in folders:
-        yield from (path for path in _entries(folder) if _HALF_MADE.fullmatch(path.name) and _old(path))
+        yield from (path for path in _entries(folder) if _HALF_MADE.fullmatch(path.name) and _old(path, limit))
     # What was being deleted has a random name there, and nobody looks for it any more.
-    yield from (path for path in _entries(layout.temporary) if _old(path))
+    yield from (path for path in _entries(layout.temporary) if _old(path, limit))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -90,9 +99,8 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _old(path: Path) -> bool:
-    """Whether nothing in it was changed for long."""
-    limit = time.time() - OLD
+def _old(path: Path, limit: float) -> bool:
+    """Whether nothing in it was changed since `limit`."""
     try:
         inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
         return all(one.lstat().st_mtime < limit for one in (path, *inner))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mce_notebook.store.catalog import pid_space
+
 if TYPE_CHECKING:
     from mce_notebook.store.catalog import SweepStore
 
@@ -93,7 +95,8 @@ def _alive(claim: Mapping[str, Any], beat: Mapping[str, Any], now: float) -> boo
     if beat.get("state") in _ENDED:
         return False
     claimed = _seconds(claim.get("time"))
-    if claim.get("host") == socket.gethostname() and claim.get("boot") == boot_id():
+    here = claim.get("host") == socket.gethostname() and claim.get("boot") == boot_id()
+    if here and claim.get("space", pid_space()) == pid_space():
         return _runs(int(claim.get("pid", 0)), claimed)
     return abs(now - max(_seconds(beat.get("time")), claimed)) < SILENCE
 

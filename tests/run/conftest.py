@@ -2,7 +2,7 @@ import ast
 import linecache
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mce_notebook.declare import bundle
 from mce_notebook.declare.experiment import Experiment, from_function
 from mce_notebook.declare.grid import Grid, Status
 from mce_notebook.declare.routine import Routine, Setup
+from mce_notebook.run import processes
 from mce_notebook.run.protocol import Task
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.declaration import Declaration
@@ -92,6 +93,14 @@ class Notebook:
             root=7,
             **{"outputs": ("y",), **fields},
         )
+
+
+@pytest.fixture
+def own_templates() -> Iterator[None]:
+    """Templates started in this test, with the environment it makes, and by nobody before."""
+    processes.close()
+    yield
+    processes.close()
 
 
 @pytest.fixture

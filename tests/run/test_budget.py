@@ -56,8 +56,13 @@ def test_a_host_told_to_have_more_slots_than_cores_has_them() -> None:
 def test_cores_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCE_CORES", "3")
     assert machine_cores() == 3
-    monkeypatch.setenv("MCE_CORES", "many")
-    assert machine_cores() >= 1
+    monkeypatch.setenv("MCE_CORES", " 2 ")
+    assert machine_cores() == 2
+    monkeypatch.delenv("MCE_CORES")
+    found = machine_cores()
+    for told in ("many", "0", "-1", "1.5", "", "²", "1_0"):
+        monkeypatch.setenv("MCE_CORES", told)
+        assert machine_cores() == found
 
 
 def test_only_living_hosts_count(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import errno
+import gc
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 
 import psutil
@@ -19,13 +22,6 @@ from mce_notebook.run.supervisor import Supervisor
 
 pytestmark = pytest.mark.usefixtures("own_templates")
 FORKS = sys.platform == "linux"
-
-
-@pytest.fixture
-def own_templates():
-    processes.close()
-    yield
-    processes.close()
 
 
 def template_of(child: Child) -> psutil.Process:
@@ -168,3 +164,55 @@ def test_user_code_that_forks_and_threads_is_as_free_as_ever(notebook, declared,
     for one in outcomes(result.frames).values():
         assert one.failure is None
         assert one.values == {"total": 14, "leads": True, "main": True}
+
+
+def test_a_process_that_ends_leaves_nothing_open():
+    program = """
+        import gc
+        from mce_notebook.run.child import Child
+        child = Child()
+        child.receive(30)
+        child.close()
+    """
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "ResourceWarning" not in ended.stderr
+
+
+def test_a_template_that_cannot_be_started_is_an_error_that_leaves_nothing_open(monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    Child().close()
+    processes.close()
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(BlockingIOError):
+        Child()
+    gc.collect()
+    assert psutil.Process().num_fds() == before
+    monkeypatch.undo()
+    Child().close()
+
+
+def test_a_machine_without_room_for_a_thread_costs_nothing(notebook, declared, monkeypatch):
+    """As while a fork bomb of a point is dying: the blocks that are done must not be lost to it."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    points = grid(i=[0, 1])
+    task = declared(notebook.function("def f(i): return i", points), points)
+    processes._launcher.cache_clear()
+    supervisor = Supervisor()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    lost = supervisor.run(task, Block(((0, 2),)), each=True)
+    assert lost.lost
+    assert lost.reason.startswith("no slot could be started")
+    monkeypatch.undo()
+    child = Child()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert supervisor.run(task, Block(((0, 2),)), each=True).done == 2
+    monkeypatch.undo()
+    child.close()
+    supervisor.close()

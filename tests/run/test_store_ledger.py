@@ -18,9 +18,10 @@ from mce_notebook.plan import Block
 from mce_notebook.run.engine import Engine
 from mce_notebook.run.pool import WorkerLost
 from mce_notebook.run.protocol import BlockResult, Task
+from mce_notebook.run.registry import Process
 from mce_notebook.run.shares import Shares
-from mce_notebook.run.store_ledger import StoreLedger
-from mce_notebook.store.catalog import Store, SweepStore
+from mce_notebook.run.store_ledger import StoreLedger, _gone
+from mce_notebook.store.catalog import Store, SweepStore, pid_space
 from mce_notebook.store.coverage import known
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Outcomes, encode
@@ -111,7 +112,7 @@ def test_outcomes_heartbeat_event_and_a_closed_epoch_are_left(sweep: SweepStore)
     assert drive(sweep, Squares(sweep)).state == "done"
     assert outcomes(sweep) == {x: [float(x * x)] for x in range(500)}
     (epoch,) = sweep.epochs()
-    assert {"host", "boot", "pid", "start", "time"} <= set(epoch.host)
+    assert {"host", "boot", "space", "pid", "start", "time"} <= set(epoch.host)
     beat = sweep.heartbeat(epoch.number)
     assert (beat["state"], beat["done"], beat["total"], beat["in_flight"]) == ("done", 500, 500, [])
     assert sweep.events()[-1]["event"] == "done"
@@ -265,3 +266,17 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert time.monotonic() < end
         time.sleep(0.01)
     ledger.close("done", "")
+
+
+def test_a_writer_in_another_container_of_this_machine_is_not_taken_for_gone() -> None:
+    """Process ids of another namespace say nothing here, even where host name and boot are the same."""
+    process = Process.current()
+    boot = process.machine.partition("/")[0]
+    mine = {"host": process.hostname, "boot": boot, "space": pid_space(), "pid": process.pid, "start": process.start}
+    assert not _gone(mine)
+    assert _gone({**mine, "start": "0"})
+    for claim in ({"space": "pid:[1]"}, {"boot": "x"}, {"host": "x"}):
+        assert not _gone({**mine, "start": "0", **claim})
+    # Of a writer that does not say, nobody knows.
+    del mine["space"]
+    assert not _gone({**mine, "start": "0"})

@@ -305,6 +305,7 @@ def test_a_slot_is_kept_for_its_version_and_left_for_another(notebook, declared,
     assert os.getpid() not in one | two
 
 
+@pytest.mark.usefixtures("own_templates")
 def test_blocks_and_threads_of_the_environment(notebook, declared, outcomes, supervisor, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")

@@ -112,3 +112,17 @@ def test_a_link_is_not_followed(sweep: SweepStore, tmp_path: Path) -> None:
     os.utime(link, (0, 0), follow_symlinks=False)
     assert tidy(sweep, 1, lambda claim: False) == 1
     assert (precious / "thesis").read_text() == "years"
+
+
+def test_a_clock_that_is_ahead_of_the_file_systems_makes_nothing_old(
+    sweep: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, or after a clock was set: what is being written now must not look abandoned."""
+    half = sweep.paths.folder / "code" / ".0123456789abcdef.tmp" / "experiment.pickle"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"x")
+    epoch = claim_epoch(sweep.paths, {"pid": 1})
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3 * OLD)
+    assert tidy(sweep, epoch, lambda claim: False) == 0
+    assert half.exists()

@@ -76,6 +76,14 @@ def test_on_another_machine_the_age_of_the_heartbeat_tells(sweep):
     assert Progress.of(sweep, now=time.time() + 100).state == "interrupted"
 
 
+def test_a_host_in_another_container_is_known_by_its_heartbeat(sweep):
+    sweep.add_intent("run", "me")
+    epoch = claim_epoch(sweep.paths, me(space="pid:[1]", pid=dead()))
+    sweep.beat(epoch, {"state": "running", "time": time.time()})
+    assert state(sweep) == "running"
+    assert Progress.of(sweep, now=time.time() + 100).state == "interrupted"
+
+
 @pytest.mark.parametrize(("verb", "expected"), [("pause", "paused"), ("cancel", "cancelled")])
 def test_what_was_asked_for_holds_when_the_host_is_gone(sweep, verb, expected):
     claim_epoch(sweep.paths, me(pid=dead()))
