@@ -76,6 +76,10 @@ def host_of(profile: str) -> HostHandle:
     return found
 
 
+def waiting(queue: Queue) -> set[str]:
+    return {job for job, state in queue().items() if state == "PENDING"}
+
+
 def rows(host: HostHandle) -> list[dict[str, Any]]:
     return list(json.loads((host.folder.path / "nodes.json").read_text()))
 
@@ -83,18 +87,20 @@ def rows(host: HostHandle) -> list[dict[str, Any]]:
 def test_the_verbs_tell_of_the_jobs(root: Path, warm: str, queue: Queue) -> None:
     said: list[str] = []
     assert re.match(r"warm is ready after [\d.]+ s: [1-4] slots?\.", act("start", warm, 2, say=said.append))
-    # One job of two slots.
-    until(lambda: re.search(r"^\d+ +ready +2 ", act("nodes", warm), re.MULTILINE), 30, act("nodes", warm))
-    (job,) = (words[0] for line in act("nodes", warm).splitlines()[1:] if (words := line.split()))
-    assert queue()[job] == "RUNNING"
-    assert "warm     ready" in act("list")
-    log = act("log", warm)
-    assert "Registered to:" in log, "what workers say cannot be seen"
-    with pytest.raises(HostError, match="max_workers = 4; raise it there"):
-        act("resize", warm, 5)
-    assert act("resize", warm, 4) == "warm goes to 4 slots."
-    until(lambda: len(queue()) == 2, 20)
-    assert act("resize", warm, 0) == "warm gives its slots back once they are idle."
+    try:
+        # Jobs of two slots each.
+        found = until(lambda: re.search(r"^(\d+) +ready +2 ", act("nodes", warm), re.MULTILINE), 30, act("nodes", warm))
+        assert queue()[found[1]] == "RUNNING"
+        assert "warm     ready" in act("list")
+        log = act("log", warm)
+        assert "Registered to:" in log, "what workers say cannot be seen"
+        with pytest.raises(HostError, match="max_workers = 4; raise it there"):
+            act("resize", warm, 5)
+        assert act("resize", warm, 4) == "warm goes to 4 slots."
+        until(lambda: len(queue()) == 2, 20)
+    finally:
+        told = act("resize", warm, 0)
+    assert told == "warm gives its slots back once they are idle."
 
 
 def test_start_tells_of_a_refusal_and_leaves_nothing(profiles: Profiles, queue: Queue) -> None:
@@ -147,14 +153,14 @@ def test_jobs_that_wait_say_why_are_replaced_when_cancelled_and_end_with_their_h
     handle = mce.sweep(slow, x=range(9), on=profiles.set("shut", kind="slurm", queue="closed", max_jobs=2))
     until(lambda: "PartitionDown" in handle.progress.message, 60)
     assert "2 jobs wait in the queue: PartitionDown (the partition is down" in handle.progress.message
-    before = set(queue())
+    before = waiting(queue)
     run("scancel", *before)
-    until(lambda: len(queue()) == 2 and not before & set(queue()), 20, "cancelled jobs were not replaced")
+    until(lambda: len(waiting(queue)) == 2 and not before & waiting(queue), 20, "cancelled jobs were not replaced")
     host = host_of("shut")
     until(lambda: [row["state"] for row in rows(host)] == ["waiting"] * 2, 20, str(rows(host)))
     os.kill(host.process.pid, signal.SIGTERM)
     until(lambda: not host.alive(), 30)
-    assert not queue()
+    assert not waiting(queue)
     assert handle.progress.state == "interrupted"
 
 
@@ -163,11 +169,11 @@ def test_a_host_that_was_killed_leaves_nothing_behind_once_the_next_one_comes(
 ) -> None:
     profile = profiles.set("fragile", kind="slurm", max_workers=3, directives=["--begin=now+600"])
     handle = mce.sweep(slow, x=range(9), on=profile)
-    before = until(lambda: len(queue()) == 3 and set(queue()), 60)
+    before = until(lambda: len(waiting(queue)) == 3 and waiting(queue), 60)
     os.kill(host_of(profile).process.pid, signal.SIGKILL)
     until(lambda: handle.progress.state == "interrupted", 30)
     handle.resume()
-    until(lambda: len(queue()) == 3 and not before & set(queue()), 60, "jobs of the dead host are still there")
+    until(lambda: len(waiting(queue)) == 3 and not before & waiting(queue), 60, "jobs of the dead host are still there")
 
 
 def test_fewer_slots_than_asked_for_are_used_and_told(root: Path, profiles: Profiles, queue: Queue) -> None:

@@ -250,7 +250,13 @@ class BatchWorkers(Workers):
         scheduler: Any = Scheduler
         try:
             self._scheduler = await scheduler(
-                protocol="tls://", interface=self.request.interface, port=0, security=security, dashboard=False
+                protocol="tls://",
+                interface=self.request.interface,
+                port=0,
+                security=security,
+                dashboard=False,
+                # Its pages are open to whoever reaches them: nobody but this machine.
+                dashboard_address="127.0.0.1:0",
             )
         except ValueError as error:
             raise HostError(f"interface of profile {self.request.profile}: {error}") from error

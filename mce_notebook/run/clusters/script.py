@@ -128,7 +128,7 @@ def make_job(request: JobRequest, name: str, site: Site) -> Any:
 
 def _worker_arguments(request: JobRequest) -> list[str]:
     # One thread for each slot; what slots may use is watched by their supervisors. The last word holds.
-    words = ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
+    words = ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     if request.processes > 1:
         return [*words, "--nanny", "--nworkers", str(request.processes)]
     return [*words, "--no-nanny"]
