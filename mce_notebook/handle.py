@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
 LISTEN_SECONDS = 0.5
-# It does not look at every block that comes, on cores that compute the next ones, but again after this share of the
-# time that is left at best, and of the time it has waited: a wrong estimate must not make anybody wait long.
+# It does not look at every block that comes, on cores that compute the next ones, but when its host says that a sweep
+# ended, or after this share of the time that is left at best, and of the time it has waited.
 SHARE_LEFT = 0.2
 SHARE_WAITED = 0.05
 SHORTEST_SECONDS = 0.01
@@ -180,23 +180,26 @@ class Sweep:
             ) from None
 
     def _wait(self, timeout: float | None) -> "Progress":
+        from mce_notebook.run.client import Ear
+
         begun = time.monotonic()
         end = None if timeout is None else begun + timeout
-        while True:
-            progress = self.progress
-            if progress.state == "interrupted" and self._revive():
-                continue
-            if progress.state not in RUNNING:
-                return progress
-            left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
-            if left <= 0:
-                raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
-            ahead = 0.0 if progress.eta is None else progress.eta[0]
-            pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
-            if pause >= SHORTEST_SECONDS:
-                time.sleep(pause)
-            else:
-                self._listen(left)
+        with Ear(self._host) as ear:
+            while True:
+                # Before the look, so that what comes after it is heard.
+                ear.prick()
+                progress = self.progress
+                if progress.state == "interrupted" and self._revive():
+                    continue
+                if progress.state not in RUNNING:
+                    return progress
+                left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
+                ahead = 0.0 if progress.eta is None else progress.eta[0]
+                pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
+                soon = pause < SHORTEST_SECONDS
+                ear.wait(left if soon else pause, ends=not soon)
 
     def rows(self, sink: str | None = None) -> Any:
         """Return what the plain loops would have built: the list, array or dict named `sink`.
@@ -434,7 +437,8 @@ class Sweep:
         )
         self._launched = launch(proposal, self._store.paths.folder.parent)
         self._number = self._launched.declaration.number
-        self._snapshot = None
+        if self._snapshot is not None:
+            self._snapshot.follow(self._number)
         return self
 
     def _ask(self, verb: str) -> None:
@@ -451,19 +455,6 @@ class Sweep:
 
         options = Options.from_json(self._declaration().options)
         return None if options.on == "inline" else find_host(launch_for(options))
-
-    def _listen(self, seconds: float) -> None:
-        host = self._host()
-        if host is None:
-            time.sleep(min(seconds, 0.05))
-            return
-        try:
-            host.wait_change(seconds)
-        except HostError:
-            # The host died; the next look at the store says so and `_revive` acts on it.
-            time.sleep(0.01)
-        finally:
-            host.close()
 
     def _revive(self) -> bool:
         """Start a host again for a sweep whose host died, once for each epoch that was lost."""
