@@ -9,7 +9,7 @@ from mce_notebook.declare import bundle
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.subsets import check_labels
-from mce_notebook.errors import HostError, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
+from mce_notebook.errors import StaleResults, SweepStopped, UnknownSweep, UntrustedCode
 from mce_notebook.launch import Launched, Proposal, launch, start
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration

@@ -96,6 +96,13 @@ class Engine:
         """Whether blocks of this sweep are in the slots now."""
         return bool(self._flying)
 
+    @property
+    def over(self) -> bool:
+        """Whether every point has its outcome, or the sweep is in a state in which nobody waits for it."""
+        tally = None if self._work is None else self._work.tally
+        complete = tally is not None and tally.done + tally.failed >= tally.total
+        return complete or self.state not in ("starting", "running", "draining")
+
     def poke(self) -> None:
         """Look at once for new orders and declarations."""
         self._looked.set()
