@@ -186,7 +186,8 @@ def test_what_is_in_the_distributions(distributions: Path) -> None:
         inside = [name.partition("/")[2] for name in archive.getnames()]
     assert {"pyproject.toml", "labextension/yarn.lock", "mce_notebook/labextension/package.json"} <= set(inside)
     assert not any(
-        re.search(r"node_modules|\.yarn/|\.venv|tsbuildinfo|__pycache__|^labextension/lib", n) for n in inside
+        re.search(r"node_modules|\.yarn/|\.venv|tsbuildinfo|__pycache__|^labextension/lib|(^|/)tests/", n)
+        for n in inside
     )
     assert sdist.stat().st_size < 3_000_000
 
