@@ -91,9 +91,9 @@ def cell_detail(snapshot: "Snapshot", heatmap: "Heatmap", column: int, row: int)
 
 
 def causes(found: Mapping[str, int], most: int = 50) -> list[dict[str, Any]]:
-    """Return failures by cause, the most frequent ones; long causes that begin alike are one."""
+    """Return failures by cause, the most frequent ones; causes that differ in a number, or far on, are one."""
     counts: dict[str, int] = {}
-    for cause, count in found.items():
+    for cause, count in grouped(found).items():
         short = shortened(cause, LONGEST_CAUSE)
         counts[short] = counts.get(short, 0) + count
     return [{"cause": cause, "count": count} for cause, count in list(counts.items())[:most]]
