@@ -335,7 +335,8 @@ class Ear:
     def wait(self, seconds: float, *, ends: bool) -> None:
         """Wait until a host did something or, with `ends`, until a sweep ended; at most `seconds`."""
         if self._host is None:
-            time.sleep(min(seconds, 0.05))
+            # One may be started at any moment; whoever waits for an end only is in no hurry to hear of that.
+            time.sleep(seconds if ends else min(seconds, 0.05))
             return
         try:
             self._host.wait_change(seconds, ends=ends)

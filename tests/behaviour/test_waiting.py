@@ -12,7 +12,7 @@ import pytest
 from mce_notebook import handle, sweep
 from mce_notebook import open as open_sweep
 from mce_notebook.errors import SweepStopped
-from mce_notebook.run.client import find_host, launch_for
+from mce_notebook.run.client import Ear, find_host, launch_for
 
 # Longer than anything here takes: only what the host says can end a pause.
 FOREVER = 300.0
@@ -65,3 +65,12 @@ def test_the_death_of_a_host_is_heard_and_the_sweep_goes_on() -> None:
     assert not host.alive()
     host.close()
     assert time.monotonic() - begun < FOREVER / 4
+
+
+def test_without_a_host_to_be_heard_pauses_are_as_long_as_they_were_meant_to_be() -> None:
+    with Ear(lambda: None) as ear:
+        ear.prick()
+        for ends, least in ((True, 0.3), (False, 0.0)):
+            begun = time.monotonic()
+            ear.wait(0.3, ends=ends)
+            assert time.monotonic() - begun >= least
