@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
+from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
 from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import covered, spans
@@ -19,7 +20,6 @@ from mce_notebook.store.spans import Spans
 
 if TYPE_CHECKING:
     from mce_notebook.run.ledger import Assignment, Ledger
-    from mce_notebook.run.protocol import BlockResult
     from mce_notebook.store.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -241,15 +241,18 @@ class Engine:
             self._fail(error)
         else:
             self._take(work, self._kept(work, job, result), work.schedule.returned(job, result))
-            if result.reason and not result.leftover and result.killed_point is None:
+            if result.reason.startswith(SLOT_KILLED):
+                await self._remark(SLOT_KILLED)
+            elif result.reason and not result.leftover and result.killed_point is None:
                 await self._remark(result.reason)
-            if work.schedule.stillborn >= STILLBORN_TIMES:
+            # The first reason is the one to tell: what was under way comes back as cancelled.
+            if work.schedule.stillborn >= STILLBORN_TIMES and not self._final:
                 self._fail(RunError(result.reason))
         if (self._planning or work is not self._work) and work.schedule.remaining > before:
             # What is left of a block of an earlier plan: found again by asking the store what is missing.
             self._missed = True
 
-    def _kept(self, work: "Assignment", job: Job, result: "BlockResult") -> "Sequence[Frame]":
+    def _kept(self, work: "Assignment", job: Job, result: BlockResult) -> "Sequence[Frame]":
         """Return the frames to record: all, but for a killed point that is tried again."""
         point = result.killed_point
         if point is None or result.lost or self._order == "cancel":
