@@ -238,7 +238,7 @@ class Sweep:
 
             recovery.plot()
             recovery.plot(x="rho", y="delta", value="error", by="n")
-            recovery.plot(x="rho", delta=0.5)
+            recovery.plot(x="rho", delta=0.5, ylim=(0, 1), title="half")
 
         Parameters
         ----------
@@ -257,7 +257,8 @@ class Sweep:
             Whether means are shown of places of which not all points are known. By default they are while the sweep
             runs, marked as such, and are left out afterwards: points that failed rarely are like the others.
         **fixed
-            Labels of axes that are held, such as ``n=100``.
+            Labels of axes that are held, such as ``n=100``; and options of hvplot, such as `title`, `width`, `height`,
+            `xlabel`, `xlim`, `logy`, `cmap`, `clim`, `legend`. A name that is both is the axis.
 
         Returns
         -------
@@ -267,7 +268,7 @@ class Sweep:
         Raises
         ------
         ViewError
-            For a name there is not, with those there are.
+            For a name there is not, with those there are; for an option that cannot be drawn.
         """
         from mce_notebook.view.plots import plot
 
