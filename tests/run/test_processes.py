@@ -269,3 +269,21 @@ def test_sweeps_that_follow_one_another_need_no_new_interpreter(notebook, declar
     assert sorted(spent)[sweeps // 2] < 0.6 * cpu(child.pid)
     child.close()
     assert len(anew) == 1
+
+
+def test_a_slot_that_cannot_be_watched_is_not_left_behind(monkeypatch):
+    if not FORKS:
+        return
+
+    def refuse(pid):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    child = Child()
+    template = template_of(child)
+    child.close()
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        Child()
+    assert not template.children()
+    monkeypatch.undo()
+    Child().close()
