@@ -53,7 +53,7 @@ def dask() -> Iterator[Row]:
 
     def cold() -> None:
         nonlocal client
-        client = Client(LocalCluster(n_workers=rig.CORES, threads_per_worker=1, dashboard_address=None))
+        client = Client(LocalCluster(n_workers=rig.CORES, threads_per_worker=1, dashboard_address="127.0.0.1:0"))
         client.gather(client.map(workloads.trivial, *columns, pure=False))
 
     started = rig.timed(cold)

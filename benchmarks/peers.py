@@ -115,7 +115,7 @@ def pipefunc(function: Callable[..., Any], grid: dict[str, list[Any]]) -> Callab
 def _client() -> Any:
     from distributed import Client, LocalCluster
 
-    client = Client(LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None))
+    client = Client(LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address="127.0.0.1:0"))
     client.gather(client.map(workloads.trivial, *zip(*workloads.cells(workloads.axes(8)), strict=True)))
     return client
 

@@ -9,7 +9,7 @@ from mce_notebook.declare import bundle
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.subsets import check_labels
-from mce_notebook.errors import HostError, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
+from mce_notebook.errors import StaleResults, SweepStopped, UnknownSweep, UntrustedCode
 from mce_notebook.launch import Launched, Proposal, launch, start
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
 LISTEN_SECONDS = 0.5
-# It does not look at every block that comes, on cores that compute the next ones, but again after this share of the
-# time that is left at best, and of the time it has waited: a wrong estimate must not make anybody wait long.
+# It does not look at every block that comes, on cores that compute the next ones, but when its host says that a sweep
+# ended, or after this share of the time that is left at best, and of the time it has waited.
 SHARE_LEFT = 0.2
 SHARE_WAITED = 0.05
 SHORTEST_SECONDS = 0.01
@@ -180,23 +180,26 @@ class Sweep:
             ) from None
 
     def _wait(self, timeout: float | None) -> "Progress":
+        from mce_notebook.run.client import Ear
+
         begun = time.monotonic()
         end = None if timeout is None else begun + timeout
-        while True:
-            progress = self.progress
-            if progress.state == "interrupted" and self._revive():
-                continue
-            if progress.state not in RUNNING:
-                return progress
-            left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
-            if left <= 0:
-                raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
-            ahead = 0.0 if progress.eta is None else progress.eta[0]
-            pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
-            if pause >= SHORTEST_SECONDS:
-                time.sleep(pause)
-            else:
-                self._listen(left)
+        with Ear(self._host) as ear:
+            while True:
+                # Before the look, so that what comes after it is heard.
+                ear.prick()
+                progress = self.progress
+                if progress.state == "interrupted" and self._revive():
+                    continue
+                if progress.state not in RUNNING:
+                    return progress
+                left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
+                ahead = 0.0 if progress.eta is None else progress.eta[0]
+                pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
+                soon = pause < SHORTEST_SECONDS
+                ear.wait(left if soon else pause, ends=not soon)
 
     def rows(self, sink: str | None = None) -> Any:
         """Return what the plain loops would have built: the list, array or dict named `sink`.
@@ -235,7 +238,7 @@ class Sweep:
 
             recovery.plot()
             recovery.plot(x="rho", y="delta", value="error", by="n")
-            recovery.plot(x="rho", delta=0.5)
+            recovery.plot(x="rho", delta=0.5, ylim=(0, 1), title="half")
 
         Parameters
         ----------
@@ -254,7 +257,8 @@ class Sweep:
             Whether means are shown of places of which not all points are known. By default they are while the sweep
             runs, marked as such, and are left out afterwards: points that failed rarely are like the others.
         **fixed
-            Labels of axes that are held, such as ``n=100``.
+            Labels of axes that are held, such as ``n=100``; and options of hvplot, such as `title`, `width`, `height`,
+            `xlabel`, `xlim`, `logy`, `cmap`, `clim`, `legend`. A name that is both is the axis.
 
         Returns
         -------
@@ -264,7 +268,7 @@ class Sweep:
         Raises
         ------
         ViewError
-            For a name there is not, with those there are.
+            For a name there is not, with those there are; for an option that cannot be drawn.
         """
         from mce_notebook.view.plots import plot
 
@@ -434,7 +438,8 @@ class Sweep:
         )
         self._launched = launch(proposal, self._store.paths.folder.parent)
         self._number = self._launched.declaration.number
-        self._snapshot = None
+        if self._snapshot is not None:
+            self._snapshot.follow(self._number)
         return self
 
     def _ask(self, verb: str) -> None:
@@ -454,19 +459,6 @@ class Sweep:
             return None if options.on == "inline" else find_host(launch_for(options))
         # A profile may have been edited since, or not be known here; the host that runs the sweep says that it does.
         return serving(str(self._store.paths.folder.parent), self.name)
-
-    def _listen(self, seconds: float) -> None:
-        host = self._host()
-        if host is None:
-            time.sleep(min(seconds, 0.05))
-            return
-        try:
-            host.wait_change(seconds)
-        except HostError:
-            # The host died; the next look at the store says so and `_revive` acts on it.
-            time.sleep(0.01)
-        finally:
-            host.close()
 
     def _revive(self) -> bool:
         """Start a host again for a sweep whose host died, once for each epoch that was lost."""

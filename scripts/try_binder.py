@@ -76,11 +76,12 @@ def build(folder: Path, environment: Path) -> dict[str, str]:
 
 def belonging(mark: str) -> Iterator[psutil.Process]:
     """Yield the processes that were started with a variable: hosts leave the tree of the server."""
-    for path in Path("/proc").iterdir():
-        if path.name.isdecimal():
-            with contextlib.suppress(OSError, psutil.Error):
-                if mark.encode() in (path / "environ").read_bytes().split(b"\0"):
-                    yield psutil.Process(int(path.name))
+    name, _, value = mark.partition("=")
+    for process in psutil.process_iter():
+        # Others' processes say nothing, and some end while we look.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(name) == value:
+                yield process
 
 
 class Memory(threading.Thread):
@@ -105,7 +106,9 @@ class Memory(threading.Thread):
             parts = []
             for process in belonging(self.mark):
                 with contextlib.suppress(psutil.Error):
-                    parts.append((int(process.memory_full_info().pss), " ".join(process.cmdline())[-70:]))
+                    info = process.memory_full_info()
+                    # Only Linux tells shares of shared pages.
+                    parts.append((int(getattr(info, "pss", info.uss)), " ".join(process.cmdline())[-70:]))
             total = sum(size for size, _ in parts)
             if total > self.peak:
                 self.peak, self.parts = total, sorted(parts, reverse=True)

@@ -1,16 +1,16 @@
 /** Commands for sweeps: in the palette they mean the sweep of the active cell, from the panel the one given. */
 
-import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, Notification } from '@jupyterlab/apputils';
+import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { Notification } from '@jupyterlab/apputils';
 import { PathExt } from '@jupyterlab/coreutils';
-import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import { type INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { addBelowIcon, pauseIcon, refreshIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { revealIcon } from './icons';
 import { named, openCode, VERBS } from './listing';
-import { ILive } from './live';
 import { sweepName } from './line';
+import { notebookPlugin } from './notebooks';
 import { COMMANDS, SETTINGS } from './settings';
 import { told, type Listing } from './view/transport';
 import type { Summary, Verb } from './view/types';
@@ -85,18 +85,10 @@ export function insertOpen(tracker: INotebookTracker, sweep: Summary, listing: L
   panel.content.activeCellIndex = index;
 }
 
-const plugin: JupyterFrontEndPlugin<void> = {
-  id: SETTINGS,
-  description: 'Commands for sweeps.',
-  autoStart: true,
-  requires: [ILive, INotebookTracker],
-  optional: [ICommandPalette],
-  activate: (
-    app: JupyterFrontEnd,
-    { transport }: ILive,
-    tracker: INotebookTracker,
-    palette: ICommandPalette | null
-  ) => {
+export default notebookPlugin(
+  SETTINGS,
+  'Commands for sweeps.',
+  ({ app, transport, tracker, palette }) => {
     let listing: Listing = { sweeps: [], clusters: [] };
     transport.list(found => {
       listing = found;
@@ -168,6 +160,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
     tracker.currentChanged.connect(() => app.commands.notifyCommandChanged());
     tracker.activeCellChanged.connect(() => app.commands.notifyCommandChanged());
   }
-};
-
-export default plugin;
+);

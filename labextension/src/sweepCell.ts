@@ -1,12 +1,11 @@
 /** "Sweep this cell": the button, the menu entry, and what Apply does to the notebook. */
 
-import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Dialog, ICommandPalette, Notification } from '@jupyterlab/apputils';
-import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import { Dialog, Notification } from '@jupyterlab/apputils';
+import type { NotebookPanel } from '@jupyterlab/notebook';
 
 import { wholeLines, type Split } from './diff';
 import { sweepIcon } from './icons';
-import { ILive } from './live';
+import { notebookPlugin } from './notebooks';
 import { loads, LOAD, verdict, type Rewrite } from './rewriting';
 import { SweepDialogBody, type Decision } from './sweepDialog';
 import type { ServerTransport } from './view/server';
@@ -88,18 +87,10 @@ async function sweepCell(panel: NotebookPanel, transport: ServerTransport): Prom
   apply(panel, index, split, answer.value);
 }
 
-const plugin: JupyterFrontEndPlugin<void> = {
-  id: 'mce-notebook:sweep-cell',
-  description: 'Turns a cell with loops into a sweep.',
-  autoStart: true,
-  requires: [ILive, INotebookTracker],
-  optional: [ICommandPalette],
-  activate: (
-    app: JupyterFrontEnd,
-    { transport }: ILive,
-    tracker: INotebookTracker,
-    palette: ICommandPalette | null
-  ) => {
+export default notebookPlugin(
+  'mce-notebook:sweep-cell',
+  'Turns a cell with loops into a sweep.',
+  ({ app, transport, tracker, palette }) => {
     app.commands.addCommand(SWEEP_CELL, {
       label: 'Sweep This Cell…',
       caption: 'Run the loops of the active cell in parallel and keep every result',
@@ -122,6 +113,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
     tracker.currentChanged.connect(changed);
     tracker.activeCellChanged.connect(changed);
   }
-};
-
-export default plugin;
+);

@@ -6,8 +6,8 @@ import {
   type JupyterFrontEndPlugin
 } from '@jupyterlab/application';
 import { MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
-import { runIcon } from '@jupyterlab/ui-components';
 
+import { experimentsIcon } from './icons';
 import { ILive } from './live';
 import { SweepWidget } from './output';
 
@@ -51,7 +51,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
           tab.toolbar.hide();
           tab.title.label = name;
           tab.title.caption = `Sweep ${name}`;
-          tab.title.icon = runIcon;
+          tab.title.icon = experimentsIcon;
           tab.title.closable = true;
           void tracker.add(tab);
         }

@@ -1,3 +1,4 @@
+import { render } from '../src/widget';
 import { PATIENCE, WidgetTransport, type Model } from '../src/view/channel';
 import type { Listener } from '../src/view/transport';
 
@@ -84,4 +85,20 @@ test('a kernel that is busy is said to be', async () => {
   await jest.advanceTimersByTimeAsync(PATIENCE);
   await asked;
   jest.useRealTimers();
+});
+
+test('the kernel hears whether any view is on the page', () => {
+  const model = new Fake();
+  const element = () => document.body.appendChild(document.createElement('div'));
+  const first = render({ model, el: element() });
+  const second = render({ model, el: element() });
+  expect(model.state.displayed).toBe(true);
+  first();
+  expect(model.state.displayed).toBe(true);
+  const saved = model.saved;
+  second();
+  expect(model.state.displayed).toBe(false);
+  expect(model.saved).toBeGreaterThan(saved);
+  render({ model, el: element() })();
+  expect(model.state.displayed).toBe(false);
 });

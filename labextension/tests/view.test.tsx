@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 
 import axe from 'axe-core';
 import { act } from 'preact/test-utils';
 
+import { lookOf } from '../src/view/memory';
 import { mount } from '../src/view/mount';
 import type { Props } from '../src/view/SweepView';
 import { Refused, type Choice, type Listener, type Transport } from '../src/view/transport';
@@ -140,6 +143,7 @@ beforeEach(() => {
   document.body.replaceChildren();
   node = document.body.appendChild(document.createElement('main'));
   transport = new Fake();
+  Object.assign(lookOf('k'), { choice: undefined, part: undefined });
 });
 afterEach(() => {
   unmount();
@@ -229,6 +233,51 @@ test('other axes are chosen, and the same one twice changes places', async () =>
   expect(transport.chosen.pop()).toEqual({ x: 'b', y: EVIL, at: { seed: null } });
   await choose(x, '2');
   expect(transport.chosen.pop()).toEqual({ x: 'seed', y: 'b', at: {} });
+});
+
+test('an output that is rebuilt shows what was chosen, and as closely', async () => {
+  const wide = (x: string, side: number) => {
+    const cells = Buffer.from(deflateSync(new Uint8Array(2 * side * side))).toString('base64');
+    const map = { x, y: 'b', width: side, height: side, bin: [1, 1] as [number, number] };
+    return view({ heatmap: { ...map, at: { seed: null }, cells } });
+  };
+  await show({}, wide(EVIL, 20));
+  const all = () => node.querySelector<HTMLButtonElement>('[title^="Show all"]')!;
+  expect(all().disabled).toBe(true);
+  await settle(() => press('+'));
+  expect(all().disabled).toBe(false);
+  const [x] = node.querySelectorAll('select');
+  await settle(() => {
+    x.value = '2';
+    x.dispatchEvent(new Event('change', { bubbles: true }));
+  });
+  const chosen = transport.chosen.at(-1)!;
+  expect(chosen.x).toBe('seed');
+  await settle(() => transport.listener.view(wide('seed', 20)));
+  await settle(() => press('+'));
+  await settle(unmount);
+  await show({}, wide('seed', 20));
+  expect(transport.chosen.at(-1)).toEqual(chosen);
+  expect(all().disabled).toBe(false);
+  // Another grid, or another sweep, is another map.
+  await settle(unmount);
+  await show({}, wide('seed', 30));
+  expect(all().disabled).toBe(true);
+  await settle(unmount);
+  await show({ sweep: 'other' }, wide('seed', 20));
+  expect(transport.chosen.at(-1)!.x).toBeNull();
+  expect(all().disabled).toBe(true);
+});
+
+test('our style changes nothing outside of the view', () => {
+  const style = readFileSync(join(__dirname, '..', 'style', 'view.css'), 'utf8');
+  const selectors = style
+    .replace(/\/\*.*?\*\//gs, '')
+    .split(/[{}]/)
+    .filter(part => part.includes('.mce-') && !part.includes(':root') && !/:\s/.test(part))
+    .flatMap(part => part.split(/,(?![^(]*\))/).map(one => one.trim()));
+  expect(selectors.length).toBeGreaterThan(80);
+  expect(selectors.filter(one => !/\.mce-(view|fill|SweepWidget)\b/.test(one))).toEqual([]);
 });
 
 test('the map answers to keys and is spoken', async () => {

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from mce_notebook.errors import HostError
-from mce_notebook.run.inbox import VERBS, Inbox
+from mce_notebook.run.inbox import ENDED, VERBS, Inbox
 from mce_notebook.run.registry import HostFolder, Launch, Process, clean, folders, runtime_root, write_json
 
 START_SECONDS = 30.0
@@ -135,8 +136,27 @@ class HostHandle:
             self.wait_change(min(left, 0.5))
         return found
 
-    def wait_change(self, timeout: float) -> bool:
+    def listen(self) -> bool:
+        """Connect, unless that is done, and forget what was heard so far; whether the host is there to be heard.
+
+        Whatever it does from here on is noticed by the next `wait_change`.
+        """
+        bell = self._connect()
+        if bell is None:
+            return False
+        if _heard(bell, 0.0) is None:
+            self._hang_up()
+            return False
+        return True
+
+    def wait_change(self, timeout: float, *, ends: bool = False) -> bool:
         """Wait until the host committed something or changed state, at most `timeout` seconds.
+
+        Parameters
+        ----------
+        timeout : float
+        ends : bool
+            Wait only for a sweep that ends, or has nothing left to compute: commits are passed over.
 
         Returns
         -------
@@ -151,9 +171,11 @@ class HostHandle:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             bell = self._connect()
-            heard = _listen(bell, left) if bell is not None else None
-            if heard:
+            heard = _heard(bell, left) if bell is not None else None
+            if heard and (not ends or ENDED in heard):
                 return True
+            if heard:
+                continue
             self._must_live()
             if heard is None:
                 # Hung up, or a host that is still starting: look again a little later.
@@ -327,13 +349,55 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(package), *paths]))}
 
 
-def _listen(bell: socket.socket, seconds: float) -> bool | None:
-    """Return True when the bell rang, False when not within `seconds`, None when nobody is there any more."""
+class Ear:
+    """Listens to whichever host drives a sweep now, over one connection as long as it is the same.
+
+    Parameters
+    ----------
+    find : callable
+        Returns a handle on that host, None where there is none.
+    """
+
+    def __init__(self, find: Callable[[], HostHandle | None]):
+        self._find = find
+        self._host: HostHandle | None = None
+
+    def __enter__(self) -> "Ear":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._host is not None:
+            self._host.close()
+
+    def prick(self) -> None:
+        """Be ready: what a host does from here on is heard by the next `wait`."""
+        if self._host is None:
+            self._host = self._find()
+        if self._host is not None:
+            self._host.listen()
+
+    def wait(self, seconds: float, *, ends: bool) -> None:
+        """Wait until a host did something or, with `ends`, until a sweep ended; at most `seconds`."""
+        if self._host is None:
+            # One may be started at any moment; whoever waits for an end only is in no hurry to hear of that.
+            time.sleep(seconds if ends else min(seconds, 0.05))
+            return
+        try:
+            self._host.wait_change(seconds, ends=ends)
+        except HostError:
+            # Whoever looks at the store next sees that it died.
+            self._host.close()
+            self._host = None
+            time.sleep(0.01)
+
+
+def _heard(bell: socket.socket, seconds: float) -> bytes | None:
+    """Return what the bell said, nothing when not within `seconds`, None when nobody is there any more."""
     try:
         bell.settimeout(seconds)
-        return True if bell.recv(65536) else None
-    except TimeoutError:
-        return False
+        return bell.recv(65536) or None
+    except (TimeoutError, BlockingIOError):
+        return b""
     except OSError:
         # A peer that was killed gives ECONNRESET instead of an orderly end.
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import ClusterError, RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
+from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
 from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import covered, spans
@@ -20,7 +21,6 @@ from mce_notebook.store.spans import Spans
 
 if TYPE_CHECKING:
     from mce_notebook.run.ledger import Assignment, Ledger
-    from mce_notebook.run.protocol import BlockResult
     from mce_notebook.store.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,13 @@ class Engine:
     def busy(self) -> bool:
         """Whether blocks of this sweep are in the slots now."""
         return bool(self._flying)
+
+    @property
+    def over(self) -> bool:
+        """Whether every point has its outcome, or the sweep is in a state in which nobody waits for it."""
+        tally = None if self._work is None else self._work.tally
+        complete = tally is not None and tally.done + tally.failed >= tally.total
+        return complete or self.state not in ("starting", "running", "draining")
 
     def wanted(self, limit: int) -> int:
         """Return how many slots the rest of this sweep could keep busy, `limit` at most."""
@@ -249,15 +256,18 @@ class Engine:
             self._fail(error)
         else:
             self._take(work, self._kept(work, job, result), work.schedule.returned(job, result))
-            if result.reason and not result.leftover and result.killed_point is None:
+            if result.reason.startswith(SLOT_KILLED):
+                await self._remark(SLOT_KILLED)
+            elif result.reason and not result.leftover and result.killed_point is None:
                 await self._remark(result.reason)
-            if work.schedule.stillborn >= STILLBORN_TIMES:
+            # The first reason is the one to tell: what was under way comes back as cancelled.
+            if work.schedule.stillborn >= STILLBORN_TIMES and not self._final:
                 self._fail(RunError(result.reason))
         if (self._planning or work is not self._work) and work.schedule.remaining > before:
             # What is left of a block of an earlier plan: found again by asking the store what is missing.
             self._missed = True
 
-    def _kept(self, work: "Assignment", job: Job, result: "BlockResult") -> "Sequence[Frame]":
+    def _kept(self, work: "Assignment", job: Job, result: BlockResult) -> "Sequence[Frame]":
         """Return the frames to record: all, but for a killed point that is tried again."""
         point = result.killed_point
         if point is None or result.lost or self._order == "cancel":

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mce_notebook.errors import HostError, SweepError
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.clusters.workers import Workers
-from mce_notebook.run.inbox import Inbox, Request
+from mce_notebook.run.inbox import ENDED, NEW, Inbox, Request
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
 from mce_notebook.run.shares import Shares
@@ -65,12 +65,12 @@ class Doorbell:
         self._server = await asyncio.start_unix_server(self._serve, self._path)
         self._path.chmod(0o600)
 
-    def ring(self) -> None:
+    def ring(self, sign: bytes = NEW) -> None:
         """Tell every subscriber."""
         for writer in list(self._subscribers):
-            # One that does not read has been told already.
-            if not writer.is_closing() and writer.transport.get_write_buffer_size() == 0:
-                writer.write(b".")
+            # One that does not read has been told already that something is new.
+            if not writer.is_closing() and (sign != NEW or writer.transport.get_write_buffer_size() == 0):
+                writer.write(sign)
 
     async def close(self) -> None:
         """Hang up, which subscribers notice at once."""
@@ -315,7 +315,7 @@ class Host:
     def _drive(self, ledger: "StoreLedger") -> "Engine":
         from mce_notebook.run.engine import Engine
 
-        engine = Engine(ledger, self._pool, self._shares, self._bell.ring)
+        engine = Engine(ledger, self._pool, self._shares, lambda: self._bell.ring(ENDED if engine.over else NEW))
         self._running[ledger.key] = Running(engine, asyncio.create_task(self._follow(ledger, engine)))
         if len(self._running) == 1:
             # The others learn at once that there is work here.
@@ -338,7 +338,7 @@ class Host:
         if running.again and not self._leaving.is_set():
             # Asked for while it was ending: look once more, which does nothing when nothing is missing.
             self._drive(ledger)
-        self._bell.ring()
+        self._bell.ring(ENDED)
 
     async def _drain(self) -> None:
         for running in self._running.values():

@@ -170,7 +170,14 @@ class Template:
             return None
         if int(answer) < 0:
             raise OSError(-int(answer), os.strerror(-int(answer)))
-        return Forked(self, int(answer))
+        try:
+            return Forked(self, int(answer))
+        except OSError:
+            # No descriptor is left for it here: nobody could watch it, or would ever reap it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(answer), signal.SIGKILL)
+                self.ask(b"reap " + answer)
+            raise
 
     @property
     def alive(self) -> bool:

@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from mce_notebook.plan import Block
 from mce_notebook.store.frames import Failure, Frame
 
+# How the reason of a block begins that no slot could take: none can be started, or somebody kills those that are. The
+# second is a fault of the machine, however often it happens.
+NO_SLOT = "no slot could be started"
+SLOT_KILLED = "slots were killed while they started"
+
 
 @dataclass(frozen=True)
 class Task:

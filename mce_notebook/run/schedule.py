@@ -3,13 +3,10 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mce_notebook.plan import Block, Plan
+from mce_notebook.run.protocol import NO_SLOT, SLOT_KILLED, BlockResult
 from mce_notebook.run.walltime import hopeless, worn
-
-if TYPE_CHECKING:
-    from mce_notebook.run.protocol import BlockResult
 
 PROBE_SECONDS = 0.02
 # A block that turns out far longer than planned hands back its rest after this long, so that others can take
@@ -23,8 +20,7 @@ BRIEF_SECONDS = 0.1
 EAGER_SECONDS = 5.0
 # An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing.
 LOST_TIMES = 3
-# What a supervisor says when a slot dies before it has begun; so often in a row, and the sweep stops with that.
-NO_SLOT = "no slot could be started"
+# So often in a row no slot can be started, and the sweep stops with that.
 STILLBORN_TIMES = 6
 # A share of failures means nothing before this many outcomes.
 FEWEST_OUTCOMES = 20
@@ -161,7 +157,7 @@ class Schedule:
             seconds=pace.seconds, nbytes=pace.nbytes, workers=max(workers, 1), setup=pace.setup, slot=slot
         )
 
-    def returned(self, job: Job, result: "BlockResult") -> list[Verdict]:
+    def returned(self, job: Job, result: BlockResult) -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
         del self.flying[job.number]
         self.pace.measured(result.done, result.seconds, result.nbytes, result.setup)
@@ -170,9 +166,9 @@ class Schedule:
         rest = list(result.leftover)
         if result.done:
             self.stillborn = 0
-        elif result.lost and result.reason.startswith(NO_SLOT):
+        elif result.lost and result.reason.startswith((NO_SLOT, SLOT_KILLED)):
             # No point was reached, so none is to blame.
-            self.stillborn += 1
+            self.stillborn += result.reason.startswith(NO_SLOT)
             self._give_back(rest)
             return []
         if result.lost:

@@ -22,7 +22,18 @@ from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.child import Child
 from mce_notebook.run.outcome import cut, failure_frames
 from mce_notebook.run.page import Phase, State
-from mce_notebook.run.protocol import BlockResult, Entering, Evaluate, Handed, Prefix, Refused, Report, Task
+from mce_notebook.run.protocol import (
+    NO_SLOT,
+    SLOT_KILLED,
+    BlockResult,
+    Entering,
+    Evaluate,
+    Handed,
+    Prefix,
+    Refused,
+    Report,
+    Task,
+)
 from mce_notebook.run.walltime import Walltime
 from mce_notebook.store.frames import Failure, Frame
 
@@ -215,7 +226,7 @@ class Supervisor:
             self._spare = None
 
     def _attempt(self, run: _Run) -> BlockResult:
-        trouble = ""
+        said, trouble = NO_SLOT, ""
         for _ in range(_STARTS):
             if self._closed:
                 return self._rest(run, reason="cancelled")
@@ -223,7 +234,7 @@ class Supervisor:
                 child = self._child(run.task)
             except OSError as error:
                 # Too many processes, or no memory for one more: a fork bomb of an earlier point may be dying.
-                trouble = f"{type(error).__name__}: {error}"
+                said, trouble = NO_SLOT, f"{type(error).__name__}: {error}"
                 time.sleep(_PAUSE)
                 continue
             report = self._converse(run, child)
@@ -243,8 +254,9 @@ class Supervisor:
             # one; a new slot takes it.
             if state.phase != Phase.IDLE or run.handed or run.verdict is not None:
                 return self._died(run, state, returncode, output)
+            said = SLOT_KILLED if returncode == -SIGKILL else NO_SLOT
             trouble = f"{causes.exit_cause(returncode)}\n{output}"
-        return self._rest(run, reason=f"no slot could be started: {trouble}", lost=True)
+        return self._rest(run, reason=f"{said}: {trouble}", lost=True)
 
     def _converse(self, run: _Run, child: Child) -> Report | Refused | None:
         """Have the slot evaluate the block; None when it died."""

@@ -262,7 +262,8 @@ def _joined(alike: Sequence[Cover]) -> Sequence[Cover]:
 def _edges(index: np.ndarray | range | Spans) -> np.ndarray:
     """Return starts and stops of ranges, int64[n, 2]."""
     pairs = index.pairs if isinstance(index, Spans) else [(index[0], index[-1] + 1)] if len(index) else []
-    return np.array(pairs, np.int64).reshape(-1, 2)
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[found[:, 0] < found[:, 1]]
 
 
 def _trusted(sweep: SweepStore, epoch: int) -> list[Entry]:

@@ -8,6 +8,7 @@ opens a new one, and a marker states the length that holds.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import threading
@@ -23,6 +24,7 @@ from mce_notebook.store.folder import (
     store_error,
     sync_data,
     sync_folder,
+    together,
     told,
     write_all,
     writev_all,
@@ -128,10 +130,10 @@ class Journal:
             touched = self._sort(frames)
             try:
                 fresh = [self._write(head, segment) for head, segment in touched.items()]
-                for segment in touched.values():
-                    sync_data(segment.descriptor)
+                syncs = [functools.partial(sync_data, segment.descriptor) for segment in touched.values()]
                 if any(fresh):
-                    sync_folder(self.paths.log_epoch(self.epoch))
+                    syncs.append(functools.partial(sync_folder, self.paths.log_epoch(self.epoch)))
+                together(syncs)
             except OSError as error:
                 self._abandon(touched, error)
                 raise store_error(error, "writing outcomes") from error

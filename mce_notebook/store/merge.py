@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
-from mce_notebook.store.spans import Spans, Where, indices_of, put, take
+from mce_notebook.store.spans import Move, Spans, Where, indices_of, put, take
 
 GOOD = (int(Status.DONE), int(Status.SKIPPED))
 _GROWTH = 1024
@@ -126,6 +126,14 @@ class Standing:
             return won, False
         keep[keep] = won
         return keep, False
+
+    def moved(self, move: Move) -> "Standing":
+        """Return the same for the points of a larger grid."""
+        grown = Standing(0, list(self.sources))
+        grown.size = move.size
+        grown.source, grown.good = move.array(self.source, -1), move.array(self.good, False)
+        grown._heads, grown._places = self._heads.copy(), self._places.copy()
+        return grown
 
     def generations(self) -> npt.NDArray[np.int64]:
         """Return the generation of the outcome that counts, at the current version; -1 where there is none."""

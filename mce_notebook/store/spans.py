@@ -176,6 +176,40 @@ def put(array: npt.NDArray[Any], where: Where, values: Any) -> None:
         at += stop - start
 
 
+@dataclass(frozen=True, eq=False)
+class Move:
+    """Where the elements of an array are in a larger one.
+
+    Parameters
+    ----------
+    size : int
+        Of the larger one.
+    kept : int64[k] or None
+        The elements that move, ascending; None for all.
+    where : slice, Spans or int64[k]
+        The place of each of these.
+    """
+
+    size: int
+    kept: Integers | None
+    where: Where
+
+    def taken(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the elements that move."""
+        return array if self.kept is None else array[self.kept]
+
+    def array(self, array: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
+        """Return the larger array, `fill` where nothing moved to."""
+        found = np.full((self.size, *array.shape[1:]), fill, array.dtype)
+        put(found, self.where, self.taken(array))
+        return found
+
+    def of(self, indices: Integers) -> Integers:
+        """Return the places of elements that move."""
+        rows = indices if self.kept is None else np.searchsorted(self.kept, indices)
+        return indices_of(self.where)[rows]
+
+
 def tallied(codes: npt.NDArray[np.uint8]) -> Integers:
     """Count codes, int64[256]; `numpy.bincount` would make eight bytes of every one of them first."""
     counts = np.zeros(_CODES, np.int64)

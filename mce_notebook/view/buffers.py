@@ -1,5 +1,6 @@
 """Arrays that fill while people look at them, and the values of one kind in a cell each."""
 
+import copy
 import sys
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.columns import python_values
-from mce_notebook.store.spans import Where, put, take
+from mce_notebook.store.spans import Move, Where, put, take
 from mce_notebook.view.cells import Integers
 
 Array = npt.NDArray[Any]
@@ -55,6 +56,10 @@ class Buffer:
         """Change the element type."""
         if self._array.dtype != np.dtype(dtype):
             self._array = self._array.astype(dtype)
+
+    def moved(self, move: Move, missing: Any) -> "Buffer":
+        """Return the elements at their places in a larger array."""
+        return Buffer(move.array(self._array, missing))
 
     def references(self) -> int:
         """Count references to the array, as the interpreter does."""
@@ -136,6 +141,15 @@ class Scalars:
         self.shown.write(where, fill(self.shown.dtype))
         if self.exact is not None:
             self.exact.write(where, _NO_INTEGER[self.native.kind])
+
+    def moved(self, move: Move) -> "Scalars":
+        """Return the same for the cells of a larger grid."""
+        grown = copy.copy(self)
+        grown._size = move.size
+        grown.shown = self.shown.moved(move, fill(self.shown.dtype))
+        if self.exact is not None:
+            grown.exact = self.exact.moved(move, self.missing_integer)
+        return grown
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
         if dtype == self.native or self.shown.dtype.kind == "O":
@@ -238,12 +252,34 @@ class Arrays:
         if self._dense is not None:
             self._dense.write(where, fill(self._shown))
 
+    def moved(self, move: Move) -> "Arrays":
+        """Return the same for the cells of a larger grid."""
+        grown = copy.copy(self)
+        grown._size, grown._padded, grown._chunks = move.size, None, list(self._chunks)
+        start = self._start
+        if self._dense is not None and self._shape is not None:
+            if self._fits(move.size, self._shape):
+                grown._dense = self._dense.moved(move, fill(self._shown))
+            else:
+                block, start = self._undense(self._dense, self._shape)
+                grown._chunks, grown._used, grown._dense = [block], block.size, None
+        grown._start = move.array(start, -1)
+        grown._shapes = None if self._shapes is None else move.array(self._shapes, 0)
+        return grown
+
+    def _fits(self, size: int, shape: tuple[int, ...]) -> bool:
+        return size * int(np.prod(shape)) * self._shown.itemsize <= self.DENSE_BYTES
+
+    def _undense(self, dense: Buffer, shape: tuple[int, ...]) -> tuple[Array, Integers]:
+        """Return a dense block as elements, and where those of each cell start."""
+        starts = np.arange(self._size, dtype=np.int64) * int(np.prod(shape))
+        return dense.read(slice(None)).reshape(-1), np.where(self._start >= 0, starts, -1)
+
     def _put_equal(self, where: Where, values: Array) -> None:
         shape = values.shape[1:]
         if self._shape is None and self._shapes is None:
             self._shape = shape
-            nbytes = self._size * int(np.prod(shape)) * self._shown.itemsize
-            if nbytes <= self.DENSE_BYTES:
+            if self._fits(self._size, shape):
                 self._dense = Buffer(filled((self._size, *shape), self._shown))
         if self._dense is not None and shape == self._shape:
             self._dense.write(where, values)
@@ -270,9 +306,7 @@ class Arrays:
         if self._shape is not None:
             self._shapes[self._start >= 0] = self._shape
         if self._dense is not None and self._shape is not None:
-            block = self._dense.read(slice(None)).reshape(-1)
-            count = int(np.prod(self._shape))
-            self._start = np.where(self._start >= 0, np.arange(self._size, dtype=np.int64) * count, -1)
+            block, self._start = self._undense(self._dense, self._shape)
             self._chunks, self._used, self._dense = [block], block.size, None
 
     def _widen(self, dtype: np.dtype[Any]) -> None:

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,15 @@ import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.declare.subsets import selected
-from mce_notebook.errors import CorruptStore, SweepError, UnknownSweep
-from mce_notebook.store.columns import Column
+from mce_notebook.errors import UnknownSweep
 from mce_notebook.store.coverage import FAILED, to_run
-from mce_notebook.store.frames import Batch, Failure
-from mce_notebook.store.merge import Source, Standing
+from mce_notebook.store.frames import Failure
 from mce_notebook.store.reader import LogReader
-from mce_notebook.store.spans import Where, indices_of, tallied
-from mce_notebook.view.buffers import Array, Buffer, filled
-from mce_notebook.view.cells import Booleans, Cells, Integers, cells_of
-from mce_notebook.view.outputs import Output, Variables
-from mce_notebook.view.pieces import piece_of
+from mce_notebook.store.spans import indices_of, tallied
+from mce_notebook.view.buffers import Array
+from mce_notebook.view.cells import Booleans, Cells, Integers
+from mce_notebook.view.gathered import EXCLUDED, Gathered
+from mce_notebook.view.outputs import Variables
 from mce_notebook.view.signs import HostSigns
 
 if TYPE_CHECKING:
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
     from mce_notebook.store.declaration import Declaration
 
 MEANINGS = "pending running done failed killed timeout skipped stale"
-# Shown in cells of a cube that are no point of the design (guarded out, or holes of a ragged grid).
-EXCLUDED = 255
 AGAIN = ("failed", "points", "all")
 
 
@@ -57,11 +52,8 @@ class Snapshot:
         self._sweep = sweep
         self._pinned = declaration
         self._lock = threading.RLock()
-        self._notes: dict[str, None] = {}
-        self._reader: LogReader | None = None
-        self._conflicts: dict[int, Failure] | None = None
-        self.declaration: Declaration
-        self.update()
+        self._now = Gathered(sweep, sweep.declaration(self._number()))
+        self._now.read()
 
     # ---- following the log ----
 
@@ -74,168 +66,33 @@ class Snapshot:
             Number of batches that were new.
         """
         with self._lock:
-            self._follow()
-            assert self._reader is not None
-            count = 0
-            for batch in self._reader.stream():
-                self._absorb(batch)
-                count += 1
-            if count:
-                self._conflicts = None
-            return count
+            number = self._number()
+            if number != self.declaration.number:
+                self._now = self._now.under(self._sweep.declaration(number))
+            return self._now.read()
 
-    def _follow(self) -> None:
-        number = self._pinned
-        if number is None:
-            numbers = self._sweep.numbers()
-            if not numbers:
-                raise UnknownSweep(f"The sweep {self._sweep.name!r} was never declared; run its cell.")
-            number = numbers[-1]
-        if self._reader is None or number != self.declaration.number:
-            self._restart(self._sweep.declaration(number))
+    def follow(self, declaration: int) -> None:
+        """Show another declaration from now on, by its number."""
+        with self._lock:
+            self._pinned = declaration
 
-    def _restart(self, declaration: "Declaration") -> None:
-        # Another grid or version changes which outcomes count, so everything is read again.
-        self.declaration = declaration
-        self.cells: Cells = cells_of(declaration.grid, declaration.grid.mask())
-        size = self.cells.size
-        self._reader = LogReader(self._sweep.paths)
-        self._status = np.zeros(size, np.uint8)
-        if self.cells.excluded is not None:
-            self._status[self.cells.excluded] = EXCLUDED
-        self._tally = tallied(self._status)
-        self._status_buffer = Buffer(self._status)
-        del self._status
-        self._seconds: Buffer | None = None
-        self._standing = Standing(size)
-        self._outputs = {
-            name: Output(name, size, tuple(declaration.dims.get(name, ()))) for name in declaration.outputs or ()
-        }
-        self._failures: dict[int, Failure] = {}
-        self._interned: dict[Failure, Failure] = {}
-        self._causes: Counter[str] | None = Counter()
-        self._conflicts = None
-        self._maps: dict[int, Integers | None] = {}
-        self._last: dict[str, int] = {}
+    def _number(self) -> int:
+        if self._pinned is not None:
+            return self._pinned
+        numbers = self._sweep.numbers()
+        if not numbers:
+            raise UnknownSweep(f"The sweep {self._sweep.name!r} was never declared; run its cell.")
+        return numbers[-1]
 
-    def _absorb(self, batch: Batch) -> None:
-        try:
-            columns = batch.columns
-        except CorruptStore as error:
-            # Its points stay pending, so that the next run computes them again.
-            self._notes[str(error)] = None
-            return
-        where = self._where(batch)
-        status = batch.status
-        current = batch.version == self.declaration.version
-        recency = 0 if current else self._recency(batch.version)
-        mean = np.nan if batch.total is None else batch.total / max(len(batch), 1)
-        source = Source(
-            current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt, mean
-        )
-        rows, fresh = self._standing.admit(where, status, source)
-        if rows is not None:
-            if not rows.any():
-                return
-            where = indices_of(where)[rows]
-            status = None if status is None else status[rows]
-        code = status if status is not None else Status.DONE
-        self._mark(where, code if current else Status.STALE)
-        self._scatter(batch, columns, where, rows, fresh)
+    @property
+    def declaration(self) -> "Declaration":
+        """The declaration whose grid and version are shown."""
+        return self._now.declaration
 
-    def _mark(self, where: Where, code: npt.NDArray[np.uint8] | Status) -> None:
-        """Set the status of cells, and count along: a million codes take longer to count than to keep."""
-        before = self._status_buffer.read(where)
-        self._tally -= tallied(before)
-        if isinstance(code, Status):
-            self._tally[code] += before.size
-        else:
-            self._tally += tallied(code)
-        self._status_buffer.write(where, code)
-
-    def _scatter(
-        self, batch: Batch, columns: Mapping[str, Column], where: Where, rows: Booleans | None, fresh: bool
-    ) -> None:
-        self._time(batch, where, rows)
-        for name, column in columns.items():
-            output = self._outputs.get(name)
-            if output is None:
-                output = self._outputs[name] = self._new_output(name)
-            output.put(where, piece_of(column).rows(rows), fresh)
-        if not fresh:
-            self._forget(where, columns)
-        if batch.failures:
-            self._keep_failures(batch, where, rows)
-
-    def _time(self, batch: Batch, where: Where, rows: Booleans | None) -> None:
-        # Cheap points are timed by the block, whose mean the source keeps: no array until a point was timed alone.
-        if batch.seconds is None and self._seconds is None:
-            return
-        if self._seconds is None:
-            self._seconds = Buffer(filled((self.cells.size,), np.dtype(np.float32)))
-        seconds = batch.seconds if batch.seconds is None or rows is None else batch.seconds[rows]
-        self._seconds.write(where, np.nan if seconds is None else seconds)
-
-    def _new_output(self, name: str) -> Output:
-        return Output(name, self.cells.size, tuple(self.declaration.dims.get(name, ())))
-
-    def _forget(self, where: Where, columns: Mapping[str, Column]) -> None:
-        for name, output in self._outputs.items():
-            if name not in columns:
-                output.clear(where)
-        if self._failures:
-            self._causes = None
-            for cell in indices_of(where).tolist():
-                self._failures.pop(cell, None)
-
-    def _keep_failures(self, batch: Batch, where: Where, rows: Booleans | None) -> None:
-        cells = indices_of(where)
-        place = None if rows is None else np.cumsum(rows) - 1
-        for row, failure in batch.failures.items():
-            if rows is None or place is None:
-                cell = int(cells[row])
-            elif rows[row]:
-                cell = int(cells[place[row]])
-            else:
-                continue
-            # Points that fail alike share one record.
-            self._failures[cell] = self._interned.setdefault(failure, failure)
-            if self._causes is not None:
-                self._causes[cause_of(failure)] += 1
-
-    def _where(self, batch: Batch) -> Where:
-        if batch.declaration == self.declaration.number and batch.spans is not None and self.cells.positions is None:
-            return batch.spans
-        index = batch.index
-        if batch.declaration == self.declaration.number:
-            if isinstance(index, range):
-                if self.cells.positions is None:
-                    return slice(index.start, index.stop)
-                index = np.arange(index.start, index.stop)
-            return index if self.cells.positions is None else self.cells.positions[index]
-        table = self._map(batch.declaration)
-        if table is None:
-            return np.full(len(index), -1, np.int64)
-        return table[index.start : index.stop] if isinstance(index, range) else table[index]
-
-    def _map(self, number: int) -> Integers | None:
-        """Cell of every listed index of another declaration, -1 where the shown grid has no such point."""
-        if number not in self._maps:
-            shown = self.declaration
-            try:
-                other = self._sweep.declaration(number)
-                positions = shown.grid.positions(other.grid, constants=shown.constants, other_constants=other.constants)
-                self._maps[number] = self.cells.of(positions)
-            except SweepError as error:
-                self._notes[f"Outcomes of declaration {number} are not shown: {error}"] = None
-                self._maps[number] = None
-        return self._maps[number]
-
-    def _recency(self, version: str) -> int:
-        """Return the number of the last declaration of another version."""
-        if version not in self._last:
-            self._last = {one.version: one.number for one in self._sweep.declarations()}
-        return self._last.get(version, 0)
+    @property
+    def cells(self) -> Cells:
+        """Where its points are in the arrays."""
+        return self._now.cells
 
     # ---- looking ----
 
@@ -253,38 +110,24 @@ class Snapshot:
     def problems(self) -> list[str]:
         """What is wrong with the files, in sentences; empty as a rule."""
         with self._lock:
-            found = list(self._notes)
-            return found + (list(self._reader.problems) if self._reader is not None else [])
+            return [*self._now.notes, *self._now.reader.problems]
 
     def failures(self) -> dict[int, Failure]:
         """Failures by cell, of the outcomes that are shown, conflicts between kinds of values included."""
         with self._lock:
-            return {**self._failures, **self._conflicting()}
+            return {**self._now.failures, **self._now.conflicting()}
 
     def causes(self) -> dict[str, int]:
         """Count failures by cause, the most frequent first."""
         with self._lock:
-            if self._causes is None:
-                self._causes = Counter(cause_of(failure) for failure in self._failures.values())
-            conflicting = Counter(cause_of(failure) for failure in self._conflicting().values())
-            return dict((self._causes + conflicting).most_common())
-
-    def _conflicting(self) -> dict[int, Failure]:
-        if self._conflicts is None:
-            self._conflicts = {}
-            for output in self._outputs.values():
-                for cells, reason in output.conflicts():
-                    failure = Failure(Status.FAILED, "KindConflict", reason, cause=f"conflict in {output.name}")
-                    for cell in cells.tolist():
-                        self._conflicts.setdefault(cell, failure)
-        return self._conflicts
+            return dict(self._now.causes().most_common())
 
     def status(self) -> npt.NDArray[np.uint8]:
         """Status codes of every cell, uint8[size], flat; EXCLUDED where the design has no point."""
         with self._lock:
-            status = self._status_buffer.view((self.cells.size,))
+            status = self._now.status.view((self.cells.size,))
             running = self._running()
-            conflicts = self._conflicting()
+            conflicts = self._now.conflicting()
             if not conflicts and not running.size:
                 return status
             status = status.copy()
@@ -303,14 +146,14 @@ class Snapshot:
                 stale = 0 if shown.hold_stale else counts[Status.STALE]
                 return counts[Status.PENDING] + counts[Status.RUNNING] + stale
             # What readers find in conflict was computed all the same.
-            status = self._status_buffer.view((self.cells.size,))
+            status = self._now.status.view((self.cells.size,))
             stale = status == Status.STALE
             left = to_run(
                 shown,
                 pending=stale | (status == Status.PENDING),
                 stale=stale,
                 failed=np.isin(status, FAILED),
-                older=self._standing.generations() < shown.generation,
+                older=self._now.standing.generations() < shown.generation,
                 chosen=self._selected,
             )
             return int(np.count_nonzero(left & (status != EXCLUDED)))
@@ -335,12 +178,12 @@ class Snapshot:
     def counts(self, host: HostSigns | None = None) -> dict[Status, int]:
         """Count the points in each status; `host` saves reading its signs of life again."""
         with self._lock:
-            counted = self._tally.copy()
-            conflicts = list(self._conflicting())
+            counted = self._now.tally.copy()
+            conflicts = list(self._now.conflicting())
             if conflicts:
-                counted -= tallied(self._status_buffer.read(np.array(conflicts)))
+                counted -= tallied(self._now.status.read(np.array(conflicts)))
                 counted[Status.FAILED] += len(conflicts)
-            running = int(np.count_nonzero(self._status_buffer.read(self._running(host)) == Status.PENDING))
+            running = int(np.count_nonzero(self._now.status.read(self._running(host)) == Status.PENDING))
             counted[Status.PENDING] -= running
             counted[Status.RUNNING] += running
             return {status: int(counted[status]) for status in Status}
@@ -363,7 +206,7 @@ class Snapshot:
             variables: Variables = {}
             sizes: dict[str, int] = dict(zip(self.cells.dims, self.cells.shape, strict=True))
             labels: dict[str, Array] = {}
-            for output in self._outputs.values():
+            for output in self._now.outputs.values():
                 for name, (dims, values, attrs) in output.variables(self.cells, sizes, sealed).items():
                     variables.setdefault(name, (dims, values, attrs))
                     sizes.update(zip(dims, values.shape, strict=True))
@@ -384,8 +227,8 @@ class Snapshot:
     def outcomes(self) -> "xr.Dataset":
         """How each outcome was made: seconds, worker, attempt and version, on the dimensions of `dataset`."""
         with self._lock:
-            sources = self._standing.sources
-            source = self._standing.source
+            sources = self._now.standing.sources
+            source = self._now.standing.source
             columns: Mapping[str, Array] = {
                 "seconds": np.array([*(each.seconds for each in sources), np.nan], np.float32),
                 "host": np.array([each.worker for each in sources] + [None], object),
@@ -395,8 +238,8 @@ class Snapshot:
             }
             # -1, nothing known, is the last entry.
             found = {name: column[source] for name, column in columns.items()}
-            if self._seconds is not None:
-                timed = self._seconds.view((self.cells.size,))
+            if self._now.seconds is not None:
+                timed = self._now.seconds.view((self.cells.size,))
                 found["seconds"] = np.where(np.isnan(timed), found["seconds"], timed)
             found = {name: values.reshape(self.cells.shape) for name, values in found.items()}
             data: Variables = {name: (self.cells.dims, values, {}) for name, values in found.items()}
@@ -416,20 +259,20 @@ class Snapshot:
         """Values of every output at listed indices, of the type the points gave; None where there is none."""
         with self._lock:
             cells = self.cells.of(listed)
-            return {name: output.values(cells) for name, output in self._outputs.items()}
+            return {name: output.values(cells) for name, output in self._now.outputs.items()}
 
     def output(self, listed: int) -> str:
         """Tail of what the point at a listed index printed, empty if it printed nothing."""
         with self._lock:
             cell = int(self.cells.of(np.array([listed]))[0])
-            number = int(self._standing.source[cell]) if cell >= 0 else -1
+            number = int(self._now.standing.source[cell]) if cell >= 0 else -1
             if number < 0:
                 return ""
-            order = self._standing.sources[number].order
+            order = self._now.standing.sources[number].order
             # A cold path: the batch is looked up in the log again, so that printed text needs no memory meanwhile.
             for batch in LogReader(self._sweep.paths).stream():
                 if batch.order == order:
-                    rows = np.flatnonzero(indices_of(self._where(batch)) == cell)
+                    rows = np.flatnonzero(indices_of(self._now.where(batch)) == cell)
                     return batch.outputs.get(int(rows[0]), "") if rows.size else ""
             return ""
 
@@ -437,18 +280,18 @@ class Snapshot:
         """(seconds, worker) of the outcome at a listed index; None where it was not recorded or there is none."""
         with self._lock:
             cell = int(self.cells.of(np.array([listed]))[0])
-            number = int(self._standing.source[cell]) if cell >= 0 else -1
+            number = int(self._now.standing.source[cell]) if cell >= 0 else -1
             if number < 0:
                 return None, None
-            source = self._standing.sources[number]
-            timed = np.nan if self._seconds is None else float(self._seconds.view((self.cells.size,))[cell])
+            source = self._now.standing.sources[number]
+            timed = np.nan if self._now.seconds is None else float(self._now.seconds.view((self.cells.size,))[cell])
             seconds = source.seconds if np.isnan(timed) else timed
             return None if np.isnan(seconds) else float(seconds), source.worker or None
 
     def outputs(self) -> list[str]:
         """Names of the outputs, as declared and as the outcomes named them."""
         with self._lock:
-            return list(self._outputs)
+            return list(self._now.outputs)
 
     def attributes(self) -> dict[str, Any]:
         """Provenance, as attributes that every file format takes."""
@@ -473,8 +316,3 @@ def _dataset(variables: Variables, cells: Cells, attrs: Mapping[str, Any]) -> "x
     # The fast path takes arrays as they are; otherwise every object array is searched for dates, and None becomes NaN.
     made = {name: xr.Variable(dims, values, attrs, fastpath=True) for name, (dims, values, attrs) in variables.items()}
     return xr.Dataset(made, coords=cells.coordinates, attrs=attrs)
-
-
-def cause_of(failure: Failure) -> str:
-    """One line that groups failures of one origin."""
-    return failure.cause or failure.type

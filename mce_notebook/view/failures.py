@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.store.frames import Failure
+from mce_notebook.view.causes import grouped, names
 from mce_notebook.view.cells import Integers
-from mce_notebook.view.dataset import Snapshot, cause_of
+from mce_notebook.view.dataset import Snapshot
+from mce_notebook.view.gathered import cause_of
 from mce_notebook.view.regions import Region, find, ranked
 
 if TYPE_CHECKING:
@@ -54,16 +56,17 @@ class Failures:
 
     @cached_property
     def causes(self) -> dict[str, int]:
-        """Number of failures by cause, the most frequent first."""
-        return dict(Counter(map(cause_of, self._found.values())).most_common())
+        """Number of failures by cause, the most frequent first; causes that differ only in a number are one."""
+        return grouped(self._exact)
 
     @cached_property
     def regions(self) -> list[Region]:
         """Rules that cover the failures of each frequent cause and (nearly) no success."""
         good = np.flatnonzero(np.isin(self._status, (Status.DONE, Status.SKIPPED)))
         by_cause: dict[str, list[int]] = {}
+        told = names(self._exact)
         for cell, failure in self._found.items():
-            by_cause.setdefault(cause_of(failure), []).append(cell)
+            by_cause.setdefault(told[cause_of(failure)], []).append(cell)
         found: list[Region] = []
         for cause in list(self.causes)[:CAUSES]:
             bad = np.array(by_cause[cause], np.int64)
@@ -71,6 +74,10 @@ class Failures:
             failed = np.arange(bad.size + good.size) < bad.size
             found += find(codes, failed, cause=cause)
         return found
+
+    @cached_property
+    def _exact(self) -> Counter[str]:
+        return Counter(map(cause_of, self._found.values()))
 
     @property
     def _points(self) -> Integers:

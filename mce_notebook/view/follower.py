@@ -42,7 +42,15 @@ class Regions:
     trace: object = None
     started: float = 0.0
     due: float = 0.0
-    running: "Future[list[dict[str, Any]]] | None" = None
+    running: "Future[Search] | None" = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found, and the seconds of computing it took."""
+
+    found: list[dict[str, Any]]
+    spent: float
 
 
 class Follower:
@@ -236,7 +244,9 @@ class Follower:
         """Search regions in the background, so that no view is late for them; True when others were found."""
         regions = self._regions
         changed = self._collect(regions)
-        if regions.running is None and regions.trace != self._trace and time.monotonic() >= regions.due:
+        # The last search, of a sweep that has ended, waits for nothing.
+        due = self.ended or time.monotonic() >= regions.due
+        if regions.running is None and regions.trace != self._trace and due:
             regions.trace = self._trace
             if any(self._summary["counts"][status.name.lower()] for status in BAD):
                 assert self._snapshot is not None
@@ -250,16 +260,17 @@ class Follower:
     def _collect(self, regions: Regions) -> bool:
         if regions.running is None or not regions.running.done():
             return False
-        found = regions.running.result()
-        spent = time.monotonic() - regions.started
-        regions.due = regions.started + max(REGIONS_SECONDS, spent / REGIONS_SHARE)
-        regions.running = None
-        changed = found != regions.found
-        regions.found = found
+        running, regions.running = regions.running, None
+        search = running.result()
+        # Not until now: nobody may have looked for minutes after the search had ended.
+        regions.due = regions.started + max(REGIONS_SECONDS, search.spent / REGIONS_SHARE)
+        changed = search.found != regions.found
+        regions.found = search.found
         return changed
 
 
-def _search(failures: Failures) -> list[dict[str, Any]]:
+def _search(failures: Failures) -> Search:
+    start = time.thread_time()
     found = []
     for region in failures.regions:
         known = region.failures + region.successes
@@ -267,7 +278,7 @@ def _search(failures: Failures) -> list[dict[str, Any]]:
         cause = shortened(region.cause, LONGEST_CAUSE)
         rule = shortened(f"{share} {region.rule}", LONGEST_MESSAGE)
         found.append({"cause": cause, "count": region.failures, "rule": rule})
-    return found
+    return Search(found, time.thread_time() - start)
 
 
 def trace_of(sweep: "SweepStore") -> object:

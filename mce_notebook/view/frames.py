@@ -1,7 +1,7 @@
 """One state of a plot as plain arrays: what is known at every place, with its interval, and what is not known yet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class Frame:
         Whether values are shares.
     at : mapping of str to label
         The labels chosen by selectors.
+    options : mapping
+        Options of hvplot the caller gave.
     """
 
     question: Question
@@ -75,6 +77,7 @@ class Frame:
     running: bool
     share: bool
     at: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def band(self) -> bool:

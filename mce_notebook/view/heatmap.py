@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mce_notebook.declare.grid import Status
 from mce_notebook.errors import ViewError
 from mce_notebook.view.cells import Booleans, Cells, Integers
-from mce_notebook.view.dataset import EXCLUDED
+from mce_notebook.view.gathered import EXCLUDED
 from mce_notebook.view.sides import Side, preferred
 
 LARGEST = 1024

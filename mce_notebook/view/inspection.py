@@ -1,5 +1,6 @@
 """Single points of a sweep, for people to look into: failures row by row, and everything known of one point."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.errors import ViewError
-from mce_notebook.view.dataset import cause_of
+from mce_notebook.view.causes import grouped, names, pattern
+from mce_notebook.view.gathered import cause_of
 from mce_notebook.view.sides import exact_text, literal, shortened
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def failure_rows(snapshot: "Snapshot", cause: str | None, offset: int, limit: in
     if offset < 0 or limit < 0:
         raise ViewError("offset and limit are 0 or more.")
     found = snapshot.failures()
-    cells = [cell for cell in sorted(found) if cause is None or _cause(found[cell]) == cause]
+    cells = sorted(found) if cause is None else _caused(found, cause)
     shown = np.array(cells[offset : offset + min(limit, MOST_ROWS)], np.int64)
     indices = snapshot.cells.indices(shown)
     rows = [
@@ -89,9 +91,9 @@ def cell_detail(snapshot: "Snapshot", heatmap: "Heatmap", column: int, row: int)
 
 
 def causes(found: Mapping[str, int], most: int = 50) -> list[dict[str, Any]]:
-    """Return failures by cause, the most frequent ones; long causes that begin alike are one."""
+    """Return failures by cause, the most frequent ones; causes that differ in a number, or far on, are one."""
     counts: dict[str, int] = {}
-    for cause, count in found.items():
+    for cause, count in grouped(found).items():
         short = shortened(cause, LONGEST_CAUSE)
         counts[short] = counts.get(short, 0) + count
     return [{"cause": cause, "count": count} for cause, count in list(counts.items())[:most]]
@@ -117,6 +119,16 @@ def _place(snapshot: "Snapshot", cell: int) -> dict[str, Any]:
         "labels": {name: exact_text(label) for name, label in labels.items()},
         "replay": f"{snapshot.name}.replay({words})",
     }
+
+
+def _caused(found: Mapping[int, "Failure"], cause: str) -> list[int]:
+    """Return the cells with failures of a cause: an exact one, or what `causes` tells several under."""
+    told = names(Counter(map(cause_of, found.values())))
+    wanted = {exact for exact, name in told.items() if cause in (shortened(name, LONGEST_CAUSE), exact)}
+    if not wanted:
+        # It was told under its own name until another came that differs from it in a number.
+        wanted = {exact for exact in told if pattern(exact) == pattern(cause)}
+    return sorted(cell for cell, failure in found.items() if cause_of(failure) in wanted)
 
 
 def _cause(failure: "Failure") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mce_notebook.store.spans import Where, indices_of, put
+from mce_notebook.store.spans import Move, Where, indices_of, put
 from mce_notebook.view.buffers import Array, Arrays, Scalars, filled
 from mce_notebook.view.cells import Booleans, Cells, Integers
 
@@ -119,6 +119,18 @@ class Output:
         for store in self.stores:
             store.clear(where)
         put(self.which, where, 0)
+
+    def moved(self, move: Move) -> "Output":
+        """Return the same for the cells of a larger grid."""
+        grown = replace(
+            self,
+            size=move.size,
+            kinds=list(self.kinds),
+            stores=[store.moved(move) for store in self.stores],
+            labels=dict(self.labels),
+        )
+        grown.which = move.array(self.which, 0)
+        return grown
 
     def _number(self, piece: Piece) -> int:
         kind = piece.kind

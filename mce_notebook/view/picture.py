@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
+from mce_notebook.view.palette import INK, PALE, RULE, STATUS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,17 +30,7 @@ CELLS = 256
 BYTES = 60_000
 REPLICATES = frozenset({"replicate", "rep", "reps", "replicates", "trial", "repeat", "seed"})
 
-COLOURS = {
-    Status.PENDING: "#e8e8e8",
-    Status.RUNNING: "#90caf9",
-    Status.DONE: "#2e7d6b",
-    Status.FAILED: "#c62828",
-    Status.KILLED: "#7b1fa2",
-    Status.TIMEOUT: "#ef6c00",
-    Status.SKIPPED: "#b0bec5",
-    Status.STALE: "#f9c74f",
-}
-INK, PALE, LINE = "#263238", "#78909c", "#1f6f8b"
+LINE = "#1f6f8b"
 
 
 @dataclass(frozen=True)
@@ -218,7 +209,7 @@ def _draw_heatmap(axes: "Axes", about: Subject, most: int) -> None:
     shown = axes.imshow(
         np.ma.masked_invalid(image), origin="lower", aspect="auto", cmap="viridis", interpolation="nearest"
     )
-    axes.set_facecolor(COLOURS[Status.PENDING])
+    axes.set_facecolor(STATUS[Status.PENDING])
     for which, labels, size in (
         ("y", about.labels[0][rows], image.shape[0]),
         ("x", about.labels[1][columns], image.shape[1]),
@@ -246,11 +237,11 @@ def _draw_status(axes: "Axes", dataset: "xr.Dataset", most: int) -> None:
     rest = tuple(axis for axis in range(codes.ndim) if axis not in kept)
     flat = codes.max(axis=rest) if rest else codes
     image = _highest(flat if flat.ndim > 1 else _wrapped(flat), most)
-    colours = ["#ffffff", *(COLOURS[each] for each in Status)]
+    colours = ["#ffffff", *(STATUS[each] for each in Status)]
     colormap = ListedColormap(colours)
     axes.imshow(image + 1, origin="lower", aspect="auto", cmap=colormap, vmin=-0.5, vmax=len(colours) - 0.5)
     present = [each for each in Status if (flat == each).any()]
-    handles = [Patch(color=COLOURS[each], label=each.name.lower()) for each in present]
+    handles = [Patch(color=STATUS[each], label=each.name.lower()) for each in present]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
     if flat.ndim > 1:
         for which, axis, size in (("y", kept[0], image.shape[0]), ("x", kept[1], image.shape[1])):
@@ -336,7 +327,7 @@ def _frame(axes: "Axes") -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color("#cfd8dc")
+        axes.spines[side].set_color(RULE)
     axes.tick_params(colors=PALE, labelsize=8)
 
 

@@ -5,26 +5,28 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mce_notebook.errors import SweepError, ViewError
 from mce_notebook.view import embedding
-from mce_notebook.view.charts import chart, dynamic, holoviews, panels
+from mce_notebook.view.charts import LOCK, chart, dynamic, holoviews, pane, panels
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.frames import Frame, frame, labels_of
+from mce_notebook.view.options import check_kind, check_values, split
 from mce_notebook.view.progress import Meter, Progress
-from mce_notebook.view.questions import Question, ask
-from mce_notebook.view.stills import png, wide
+from mce_notebook.view.questions import Layout, Question, ask
+from mce_notebook.view.scales import wide
+from mce_notebook.view.stills import png
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from mce_notebook.store.catalog import SweepStore
 
-# At most five frames a second, and a quarter of one core of the kernel, but never less often than this (seconds).
+# At most five frames a second, and a fifth of one core of the kernel, but never less often than this (seconds).
 INTERVAL = 0.2
-SHARE = 0.25
+SHARE = 0.2
 LONGEST = 3.0
 # Where frames are whole outputs (images, or pages that have not connected yet), they are this far apart.
 SLOW = 1.0
@@ -45,11 +47,14 @@ class Look:
         Whether more is to come by itself.
     text : str
         Changes whenever there is something new.
+    number : int
+        Grows from look to look of one plot.
     """
 
     dataset: "xr.Dataset"
     running: bool
     text: str = ""
+    number: int = 0
 
 
 class Source(Protocol):
@@ -117,25 +122,49 @@ class Plot:
 
     def __init__(self, source: Source, request: Mapping[str, Any], incomplete: bool | None = None):
         self._source = source
-        self._request = dict(request)
         self._incomplete = incomplete
-        # One lock around everything HoloViews does: it is not made for several threads.
-        self._lock = threading.RLock()
-        self._stop = threading.Event()
-        self._settled = threading.Event()
-        self._settled.set()
-        self._screen: _Screen | None = None
-        self._look = source.look()
-        self._question()
+        # Not the lock of drawing: reading may take long, and a selector does not wait for it.
+        self._reading = threading.Lock()
+        self._count = 0
+        self._screens: list[_Screen] = []
+        self._look = self._newest()
+        layout = Layout.of(self._look.dataset)
+        fixed, self._options = split(request.get("fixed") or {}, layout.axes)
+        self._request = {**request, "fixed": fixed}
+        question = self._question(self._look)
+        if self._options and question is not None:
+            check_values(self._frame(self._look, question, {}))
+            self._try()
 
-    def _question(self) -> Question | None:
+    def _newest(self) -> Look:
+        """Look at the source; looks are numbered, so that no older one is drawn over a newer one."""
+        with self._reading:
+            self._count += 1
+            return replace(self._source.look(), number=self._count)
+
+    def _try(self) -> None:
+        """Draw once, so that a value hvplot refuses is told where it was written, and not in a thread."""
+        try:
+            with LOCK:
+                holoviews().renderer("bokeh").get_plot(self.object)
+            self.png()
+        except ViewError:
+            raise
+        except Exception as error:  # whatever hvplot, Bokeh and Matplotlib raise for a value of the caller
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            given = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+            raise ViewError(f"hvplot cannot draw with {given}: {reason}") from error
+
+    def _question(self, look: Look) -> Question | None:
         """Decide what to draw; None while nothing tells yet whether what is asked for exists."""
         try:
-            return ask(self._look.dataset, **self._request)
+            question = ask(look.dataset, **self._request)
         except ViewError:
-            if self._look.running and not self._look.dataset.data_vars.keys() - {"status"}:
+            if look.running and not look.dataset.data_vars.keys() - {"status"}:
                 return None
             raise
+        check_kind(self._options, question.kind)
+        return question
 
     @property
     def frame(self) -> Frame:
@@ -146,8 +175,8 @@ class Plot:
         ViewError
             If nothing is known that could be drawn.
         """
-        self._look = self._source.look()
-        return self._frame(self._look, ask(self._look.dataset, **self._request), {})
+        look = self._newest()
+        return self._frame(look, ask(look.dataset, **self._request), {})
 
     @property
     def object(self) -> Any:
@@ -169,72 +198,40 @@ class Plot:
             Whether to wait for the last frame; by default where a notebook is executed from end to end, which is saved
             once its last cell has run.
         """
-        _replace_earlier(self)
-        self._screen = _Screen(self, self._lock)
-        self._screen.show(self._look, self._question())
-        if self._look.running:
-            self._settled.clear()
+        screen = _Screen(self)
+        _replace_earlier(screen)
+        # Shown again, it may be much later than when it was made.
+        look = self._newest() if self._screens else self._look
+        self._screens = [each for each in self._screens if each.followed] + [screen]
+        screen.show(look, self._question(look))
         # A sweep that has ended may be extended while somebody looks.
-        if self._look.running or (embedding.interactive() and isinstance(self._source, SweepSource)):
-            # Without the context of this cell the updates would go to whichever cell ran last.
-            run = contextvars.copy_context().run
-            threading.Thread(target=run, args=(self._follow,), name="mce-plot", daemon=True).start()
+        if look.running or (embedding.interactive() and isinstance(self._source, SweepSource)):
+            screen.follow()
+            if look.running:
+                screen.settled.clear()
             if _unattended() if wait is None else wait:
-                self.wait()
+                screen.settled.wait()
 
     def _ipython_display_(self) -> None:
         self.show()
 
     def stop(self) -> None:
-        """Leave the output as it is."""
-        self._stop.set()
+        """Leave its outputs as they are."""
+        for screen in self._screens:
+            screen.stop.set()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the last frame is shown."""
-        if not self._settled.wait(timeout):
-            raise TimeoutError(f"The plot of `{self._source.name}` still changes.")
-
-    def _follow(self) -> None:
-        try:
-            self._followed()
-        finally:
-            self._settled.set()
-
-    def _followed(self) -> None:
-        assert self._screen is not None
-        last = time.monotonic()
-        while not self._stop.is_set():
-            begin = time.thread_time()
-            try:
-                changed = self._refresh(self._screen)
-            except (SweepError, FileNotFoundError) as error:
-                # Removed or unreadable while it was watched: said where people look.
-                self._screen.say(f"{type(error).__name__}: {error}")
-                return
-            running = self._look.running
-            last = time.monotonic() if changed or running else last
-            if not running and (_unattended() or time.monotonic() - last > LINGER):
-                return
-            spent = time.thread_time() - begin
-            self._stop.wait(min(max(self._screen.interval, spent / SHARE), LONGEST) if running else IDLE)
-
-    def _refresh(self, screen: "_Screen") -> bool:
-        """Look again and draw what is new; return whether anything was."""
-        look = self._source.look()
-        changed = (look.text, look.running) != (self._look.text, self._look.running)
-        if changed or screen.behind:
-            before, self._look = self._look, look
-            screen.update(look, self._question(), ended=before.running and not look.running)
-        if look.running:
-            self._settled.clear()
-        else:
-            self._settled.set()
-        return changed
+        end = None if timeout is None else time.monotonic() + timeout
+        for screen in list(self._screens):
+            if not screen.settled.wait(None if end is None else max(0.0, end - time.monotonic())):
+                raise TimeoutError(f"The plot of `{self._source.name}` still changes.")
 
     def _frame(self, look: Look, question: Question, at: Mapping[str, Any]) -> Frame:
-        return frame(
+        found = frame(
             look.dataset, question, at, running=look.running, incomplete=self._incomplete, heading=self._source.name
         )
+        return replace(found, options=self._options) if self._options else found
 
     def __repr__(self) -> str:
         return f"<plot of {self._source.name or 'a dataset'}>"
@@ -243,9 +240,8 @@ class Plot:
 class _Screen:
     """The output of one cell: a picture that is alive where that is possible, an image elsewhere."""
 
-    def __init__(self, plot: Plot, lock: threading.RLock):
+    def __init__(self, plot: Plot):
         self._plot = plot
-        self._lock = lock
         self._handle: Any = None
         self._alive = embedding.interactive()
         self._metadata: dict[str, Any] = {}
@@ -254,6 +250,11 @@ class _Screen:
         self._at: dict[str, Any] = {}
         self._still: dict[str, Any] = {}
         self._drawn = 0.0
+        self._look = plot._look
+        self.stop = threading.Event()
+        self.settled = threading.Event()
+        self.settled.set()
+        self.followed = False
         # Whether a frame was left out because the one before was drawn just then.
         self.behind = False
 
@@ -271,20 +272,68 @@ class _Screen:
             show({"text/html": embedding.inline_scripts(), "text/plain": ""}, raw=True)
             _Screen._inlined = True
         data, metadata = self._bundle(look, question)
+        self._look = look
         self._handle = show(data, metadata=metadata, raw=True, display_id=True)
 
     _inlined = False
 
-    def update(self, look: Look, question: Question | None, *, ended: bool) -> None:
-        """Show another frame; the last one replaces the output, so that a saved notebook has it."""
-        if self._handle is None:
-            return
+    def follow(self) -> None:
+        """Go on from a thread of its own."""
+        self.followed = True
+        # Without the context of this cell the updates would go to whichever cell ran last.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._follow,), name="mce-plot", daemon=True).start()
+
+    def _follow(self) -> None:
+        try:
+            self._followed()
+        finally:
+            self.followed = False
+            self.settled.set()
+
+    def _followed(self) -> None:
+        last = time.monotonic()
+        while not self.stop.is_set():
+            begin = time.thread_time()
+            try:
+                changed = self._refresh()
+            except (SweepError, FileNotFoundError) as error:
+                # Removed or unreadable while it was watched: said where people look.
+                self.say(f"{type(error).__name__}: {error}")
+                return
+            running = self._look.running
+            last = time.monotonic() if changed or running else last
+            if not running and (_unattended() or time.monotonic() - last > LINGER):
+                return
+            spent = time.thread_time() - begin
+            self.stop.wait(min(max(self.interval, spent / SHARE), LONGEST) if running else IDLE)
+
+    def _refresh(self) -> bool:
+        """Look again and draw what is new; return whether anything was."""
+        look = self._plot._newest()
+        changed = (look.text, look.running) != (self._look.text, self._look.running)
+        if changed or self.behind:
+            self.update(look, self._plot._question(look))
+        if look.running:
+            self.settled.clear()
+        else:
+            self.settled.set()
+        return changed
+
+    def update(self, look: Look, question: Question | None) -> None:
+        """Show another frame, unless a newer one is shown; the last one replaces the output, to be saved with it."""
+        with LOCK:
+            if self._handle is not None and look.number > self._look.number:
+                ended = self._look.running and not look.running
+                self._look = look
+                self._update(look, question, ended=ended)
+
+    def _update(self, look: Look, question: Question | None, *, ended: bool) -> None:
         if question is not None and self._alive and not ended and self._pipe is not None:
             shape = self._shape_of(look, question)
             self.behind = False
             if shape == self._shape and embedding.connected(self._metadata):
-                with self._lock:
-                    self._pipe.send((look, question))
+                self._pipe.send((look, question))
                 return
         if not ended and time.monotonic() - self._drawn < SLOW:
             # A page that has not connected is drawn anew as a whole, which flickers when it is done often.
@@ -307,7 +356,7 @@ class _Screen:
         self._drawn = time.monotonic()
         if question is None:
             return {"text/plain": f"{self._plot._source.name}: nothing is known yet"}, {}
-        with self._lock:
+        with LOCK:
             at = {name: label for name, label in self._at.items() if name in question.selectors}
             found = self._plot._frame(look, question, at)
             view = self._view(look, question, found) if self._alive else None
@@ -318,9 +367,7 @@ class _Screen:
         return data, self._metadata
 
     def _view(self, look: Look, question: Question, found: Frame) -> Any:
-        import panel
-
-        hv, pane = holoviews(), panel.pane
+        hv = holoviews()
         self._pipe = hv.streams.Pipe(data=(look, question))
         self._shape = self._shape_of(look, question)
         selectors = {name: labels_of(look.dataset, question, name) for name in question.selectors}
@@ -329,10 +376,9 @@ class _Screen:
             self._at = dict(at)
             return self._plot._frame(data[0], data[1], at)
 
-        drawn = dynamic(draw, found, self._pipe, selectors, self._at)
-        made: Any = pane.HoloViews
-        shown = made(drawn, backend="bokeh", linked_axes=False, widget_location="top_left")
-        return shown.layout
+        shown = dynamic(draw, found, self._pipe, selectors, self._at)
+        made: Any = pane()
+        return made(shown, backend="bokeh", linked_axes=False, widget_location="top_left").layout
 
     def _shape_of(self, look: Look, question: Question) -> Any:
         """All that only a new picture can change: axes, scales, panels, selectors."""
@@ -362,12 +408,12 @@ def plot(
     return Plot(SweepSource(store), request, incomplete)
 
 
-_shown: "weakref.WeakValueDictionary[str, Plot]" = weakref.WeakValueDictionary()
+_shown: "weakref.WeakValueDictionary[str, _Screen]" = weakref.WeakValueDictionary()
 _messages: dict[str, str] = {}
 
 
-def _replace_earlier(found: Plot) -> None:
-    """Stop the plots that earlier runs of this cell left behind: their output is gone."""
+def _replace_earlier(found: "_Screen") -> None:
+    """Stop the pictures that earlier runs of this cell left behind: their output is gone."""
     shell = embedding._shell()
     parent: Callable[[], Any] | None = getattr(getattr(shell, "kernel", None), "get_parent", None)
     header = parent() if parent is not None else {}
@@ -378,7 +424,7 @@ def _replace_earlier(found: Plot) -> None:
     if _messages.get(cell) != message:
         for key, earlier in list(_shown.items()):
             if key.startswith(f"{cell} "):
-                earlier.stop()
+                earlier.stop.set()
                 del _shown[key]
     _messages[cell] = message
     _shown[f"{cell} {id(found)}"] = found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mce_notebook.view.causes import grouped
 from mce_notebook.view.signs import HostSigns
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Progress:
             workers=host.workers if running else 0,
             elapsed=host.elapsed(now),
             message=f"its folder is not at {sweep.paths.folder} any more" if sweep.gone else host.message,
-            causes=snapshot.causes(),
+            causes=grouped(snapshot.causes()),
         )
 
     @property

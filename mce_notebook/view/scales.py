@@ -80,6 +80,12 @@ def logarithmic(labels: Array) -> bool:
     return bool(np.ptp(ratios) / ratios.mean() < np.ptp(steps) / steps.mean())
 
 
+def wide(values: Array) -> bool:
+    """Whether values, all above zero, span more than three decades, so that most of them would lie on the axis."""
+    known = values[np.isfinite(values)]
+    return bool(known.size > 2 and known.min() > 0 and known.max() / known.min() > 1000)
+
+
 def label_text(label: Any) -> str:
     """Write a label so that it fits beside an axis."""
     if isinstance(label, (bool, np.bool_)):

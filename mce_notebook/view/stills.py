@@ -10,6 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mce_notebook.view.frames import Frame, State
+from mce_notebook.view.options import (
+    colour_name,
+    colour_range,
+    colourmap,
+    colours,
+    limits,
+    log,
+    ticks,
+    title,
+    x_name,
+    y_name,
+)
+from mce_notebook.view.palette import COLOURMAP, FAILED, INK, PALE, PENDING, RULE, STALE
 from mce_notebook.view.scales import Scale, label_text
 
 if TYPE_CHECKING:
@@ -18,24 +31,6 @@ if TYPE_CHECKING:
 
 SIZE = (7.0, 4.0)
 DPI = 100
-INK, PALE, RULE = "#263238", "#607d8b", "#cfd8dc"
-PENDING, STALE, FAILED = "#e4e7e9", "#b7950b", "#c0392b"
-# Paul Tol's bright scheme, distinct for colour-blind readers too, in an order that keeps neighbours apart.
-COLOURS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#aa3377",
-    "#ccbb44",
-    "#66ccee",
-    "#994455",
-    "#117733",
-    "#bbbbbb",
-    "#332288",
-    "#ddcc77",
-    "#44aa99",
-)
-COLOURMAP = "viridis"
 # Longer curves go without markers.
 MARKED = 40
 
@@ -50,8 +45,9 @@ def png(frame: Frame) -> bytes:
     panels = frame.by.labels.size if frame.question.kind == "heatmap" else 1
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    size = (SIZE[0] if panels == 1 else 3.6 * columns, SIZE[1] if panels == 1 else 2.9 * rows + 0.5)
-    figure = Figure(figsize=size, dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = Figure(
+        figsize=_size(frame, columns, rows), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    )
     canvas: Any = FigureCanvasAgg(figure)
     if frame.points is not None:
         _points(figure.add_subplot(), frame)
@@ -60,8 +56,8 @@ def png(frame: Frame) -> bytes:
         _heatmaps(figure, list(grid.ravel()), frame)
     else:
         _curves(figure.add_subplot(), frame)
-    title = figure.suptitle(_heading(frame), x=0.01, ha="left", fontsize=9, color=PALE)
-    title.set_parse_math(False)
+    head = figure.suptitle(_heading(frame), x=0.01, ha="left", fontsize=9, color=PALE)
+    head.set_parse_math(False)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
@@ -69,8 +65,18 @@ def png(frame: Frame) -> bytes:
     return out.getvalue()
 
 
+def _size(frame: Frame, columns: int, rows: int) -> tuple[float, float]:
+    """Inches: ours, or the pixels the caller asks for, where they make a picture."""
+    own = (3.6 * columns, 2.9 * rows + 0.5) if columns * rows > 1 else SIZE
+    asked = [frame.options.get(f"frame_{name}", frame.options.get(name)) for name in ("width", "height")]
+    counts = (columns, rows)
+    given = [None if each is None else min(max(float(each), 150), 2000) / DPI for each in asked]
+    width, height = (mine if each is None else each * n for mine, each, n in zip(own, given, counts, strict=True))
+    return width, height
+
+
 def _heading(frame: Frame) -> str:
-    lines = [frame.title, *textwrap.wrap(frame.subtitle, 110)]
+    lines = [title(frame), *textwrap.wrap(frame.subtitle, 110)]
     return drawable("\n".join(line for line in lines if line))
 
 
@@ -89,14 +95,15 @@ def _glyphs() -> frozenset[int]:
 
 def _curves(axes: "Axes", frame: Frame) -> None:
     x = frame.x.positions
+    palette, width = colours(frame), 0.8 * float(frame.options.get("line_width", 2))
     for place in range(frame.by.labels.size):
-        colour = COLOURS[place % len(COLOURS)]
+        colour = palette[place % len(palette)]
         mean, low, high, state = (each[place, 0] for each in (frame.mean, frame.low, frame.high, frame.state))
         known = np.isfinite(mean)
         # While it fills, known neighbours are joined; in the end a gap is a gap.
         line = known if frame.running else np.ones(known.size, bool)
         label = drawable(label_text(frame.by.labels[place])) if frame.question.by else None
-        axes.plot(x[line], mean[line], color=colour, linewidth=1.6)
+        axes.plot(x[line], mean[line], color=colour, linewidth=width)
         banded = known & np.isfinite(low)
         if banded.any():
             axes.fill_between(x[banded], low[banded], high[banded], color=colour, alpha=0.2, linewidth=0)
@@ -108,45 +115,38 @@ def _curves(axes: "Axes", frame: Frame) -> None:
         axes.plot(x[partial], mean[partial], "o", color=colour, markersize=4, markerfacecolor="white")
         old = state == State.STALE
         axes.plot(x[old], frame.stale[place, 0][old], "x", color=STALE, markersize=5)
-    _scaled(axes, "x", frame.x)
-    if frame.question.by is not None:
+    _scaled(axes, "x", frame)
+    if _legend(frame):
         legend = axes.legend(
             title=drawable(frame.by.name), frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
         )
         _plain([legend.get_title(), *legend.get_texts()])
         for handle in legend.legend_handles:
             handle.set_marker("o")  # type: ignore[union-attr]
-    if not frame.share and wide(frame.mean):
+    if log(frame, "y"):
         axes.set_yscale("log")
-    _finish(axes, frame.x.name, frame.value_name)
+    _finish(axes, frame)
 
 
-def wide(values: npt.NDArray[np.float64]) -> bool:
-    """Whether values, all above zero, span more than three decades, so that most of them would lie on the axis."""
-    known = values[np.isfinite(values)]
-    return bool(known.size > 2 and known.min() > 0 and known.max() / known.min() > 1000)
+def _legend(frame: Frame) -> bool:
+    return frame.question.by is not None and frame.options.get("legend", True) is not False
 
 
 def _heatmaps(figure: "Figure", panels: list["Axes"], frame: Frame) -> None:
-    from matplotlib.colors import LogNorm, Normalize
-
-    known = frame.mean[np.isfinite(frame.mean)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    norm = LogNorm(low, high) if not frame.share and wide(frame.mean) else Normalize(low, high)
+    norm = _norm(frame)
     shown = None
     for axes in panels[frame.by.labels.size :]:
         axes.set_visible(False)
     for place, axes in enumerate(panels[: frame.by.labels.size]):
         image = np.ma.masked_invalid(frame.mean[place])
         axes.set_facecolor(PENDING)
-        shown = axes.imshow(image, origin="lower", aspect="auto", cmap=COLOURMAP, norm=norm, interpolation="nearest")
+        shown = axes.imshow(image, origin="lower", aspect="auto", cmap=_map(frame), norm=norm, interpolation="nearest")
         _hatched(axes, frame.state[place] == State.STALE, STALE, "////")
         _hatched(axes, frame.state[place] == State.FAILED, FAILED, "xxxx")
         _hatched(axes, frame.state[place] == State.NONE, "white", "", filled=True)
         for which, scale in (("x", frame.x), ("y", frame.y)):
-            ticks = scale.ticks(8 if frame.by.labels.size == 1 else 5)
-            _ticks(axes, which, ticks)
-        _finish(axes, frame.x.name, frame.y.name, grid=False)
+            _ticks(axes, which, scale.ticks(8 if frame.by.labels.size == 1 else 5))
+        _finish(axes, frame, grid=False)
         if frame.question.by is not None:
             axes.set_title(
                 drawable(f"{frame.by.name} = {label_text(frame.by.labels[place])}"),
@@ -155,10 +155,34 @@ def _heatmaps(figure: "Figure", panels: list["Axes"], frame: Frame) -> None:
                 parse_math=False,
             )
     if shown is not None:
-        bar = figure.colorbar(shown, ax=panels, pad=0.02)
-        bar.set_label(drawable(frame.value_name), color=INK, parse_math=False)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(colors=PALE, labelsize=8)
+        _bar(figure, shown, panels, frame)
+
+
+def _norm(frame: Frame) -> Any:
+    from matplotlib.colors import LogNorm, Normalize
+
+    low, high = colour_range(frame)
+    return LogNorm(low, high) if log(frame, "z") and low > 0 else Normalize(low, high)
+
+
+def _map(frame: Frame) -> Any:
+    asked = colourmap(frame)
+    if asked == COLOURMAP:
+        return asked
+    from holoviews.plotting.util import process_cmap
+    from matplotlib.colors import ListedColormap
+
+    # Names of Bokeh and colorcet too, as in the live picture.
+    return ListedColormap(process_cmap(asked, ncolors=256))
+
+
+def _bar(figure: Any, shown: Any, axes: Any, frame: Frame) -> None:
+    if not frame.options.get("colorbar", True):
+        return
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.set_label(drawable(colour_name(frame)), color=INK, parse_math=False)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=PALE, labelsize=8)
 
 
 def _hatched(axes: "Axes", cells: npt.NDArray[np.bool_], colour: str, hatch: str, *, filled: bool = False) -> None:
@@ -175,26 +199,25 @@ def _points(axes: "Axes", frame: Frame) -> None:
     assert frame.points is not None
     x, y, value, by = frame.points
     if frame.question.y is not None:
-        shown = axes.scatter(x, y, c=value, cmap=COLOURMAP, s=18, linewidths=0)
-        bar = axes.figure.colorbar(shown, ax=axes, pad=0.02)
-        bar.set_label(drawable(frame.value_name), color=INK, parse_math=False)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(colors=PALE, labelsize=8)
-        _scaled(axes, "y", frame.y)
+        shown = axes.scatter(x, y, c=value, cmap=_map(frame), norm=_norm(frame), s=18, linewidths=0)
+        _bar(axes.figure, shown, axes, frame)
+        _scaled(axes, "y", frame)
     else:
+        palette = colours(frame)
         for place in range(frame.by.labels.size):
             mine = by == place
             label = drawable(label_text(frame.by.labels[place])) if frame.question.by else None
-            axes.plot(x[mine], y[mine], "o", color=COLOURS[place % len(COLOURS)], markersize=3, alpha=0.6, label=label)
-        if frame.question.by is not None:
+            colour = palette[place % len(palette)]
+            axes.plot(x[mine], y[mine], "o", color=colour, markersize=3, alpha=0.6, label=label)
+        if _legend(frame):
             legend = axes.legend(
                 title=drawable(frame.by.name), frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
             )
             _plain([legend.get_title(), *legend.get_texts()])
-        if not frame.share and wide(value):
+        if log(frame, "y"):
             axes.set_yscale("log")
-    _scaled(axes, "x", frame.x)
-    _finish(axes, frame.x.name, frame.y.name if frame.question.y is not None else frame.value_name)
+    _scaled(axes, "x", frame)
+    _finish(axes, frame)
 
 
 def _plain(texts: list[Any]) -> None:
@@ -204,9 +227,10 @@ def _plain(texts: list[Any]) -> None:
         text.set_color(INK)
 
 
-def _scaled(axes: "Axes", which: str, scale: Scale) -> None:
+def _scaled(axes: "Axes", which: str, frame: Frame) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
-    if scale.log:
+    scale: Scale = frame.x if which == "x" else frame.y
+    if log(frame, which):
         axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
     if scale.kind == "time":
         from matplotlib import dates
@@ -227,14 +251,33 @@ def _ticks(axes: "Axes", which: str, ticks: Sequence[tuple[float, str]]) -> None
     set_ticks([place for place, _ in ticks], [drawable(text) for _, text in ticks], parse_math=False)
 
 
-def _finish(axes: "Axes", x: str, y: str, *, grid: bool = True) -> None:
-    axes.set_xlabel(drawable(x), color=INK, parse_math=False)
-    axes.set_ylabel(drawable(y), color=INK, parse_math=False)
+def _finish(axes: "Axes", frame: Frame, *, grid: bool = True) -> None:
+    axes.set_xlabel(drawable(x_name(frame)), color=INK, parse_math=False)
+    axes.set_ylabel(drawable(y_name(frame)), color=INK, parse_math=False)
+    _asked(axes, frame)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
     axes.tick_params(colors=PALE, labelsize=8)
-    if grid:
+    if frame.options.get("grid", grid):
         axes.grid(color=RULE, linewidth=0.5, alpha=0.6)
         axes.set_axisbelow(True)
+
+
+def _asked(axes: "Axes", frame: Frame) -> None:
+    """Apply what the caller wants of the axes."""
+    for which, set_limits in (("x", axes.set_xlim), ("y", axes.set_ylim)):
+        pair = limits(frame, which)
+        if pair is not None:
+            set_limits(*pair)
+        marks = ticks(frame, which)
+        if isinstance(marks, list | tuple) and marks:
+            pairs = [each if isinstance(each, tuple) else (each, f"{each}") for each in marks]
+            _ticks(axes, which, pairs)
+    if frame.options.get("flip_xaxis"):
+        axes.invert_xaxis()
+    if frame.options.get("flip_yaxis"):
+        axes.invert_yaxis()
+    if frame.options.get("bgcolor"):
+        axes.set_facecolor(frame.options["bgcolor"])

@@ -118,7 +118,9 @@ def harass(
         seen: set[int] = set()
         while hits < count:
             time.sleep(rng.expovariate(1 / pause))
-            if run.progress.state == "done":
+            progress = run.progress
+            assert progress.state != "stopped", progress.message
+            if progress.state == "done":
                 break
             targets = victims()
             if targets:

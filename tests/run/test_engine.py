@@ -20,7 +20,7 @@ from mce_notebook.run.engine import Engine, _is_point
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.pool import WorkerLost
 from mce_notebook.run.protocol import BlockResult, Task
-from mce_notebook.run.schedule import LOST_TIMES, Schedule, Verdict, without
+from mce_notebook.run.schedule import LOST_TIMES, STILLBORN_TIMES, Schedule, Verdict, without
 from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import Tally
 from mce_notebook.store.frames import Frame
@@ -478,7 +478,13 @@ def test_code_that_may_not_be_loaded_stops_the_sweep_with_the_reason() -> None:
 
 def test_slots_that_never_start_stop_the_sweep_and_record_nothing() -> None:
     class Barren(UnsteadyPool):
+        attempts = 0
+
         def _compute(self, task: Task, block: Block, budget: float | None) -> BlockResult:
+            self.attempts += 1
+            if self.attempts > STILLBORN_TIMES:
+                # As what is under way when the sweep stops: not what people should be told.
+                return BlockResult([], 0, (block,), reason="cancelled")
             return BlockResult([], 0, (block,), lost=True, reason="no slot could be started: exit status 1")
 
     ledger = MemoryLedger([100])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mce_notebook.run.clusters.local import LocalWorkers
+from mce_notebook.run.line import Lines
+from mce_notebook.run.pool import DaskPool
 
 
 async def addresses(workers: LocalWorkers, count: int) -> set[str]:
@@ -44,3 +46,21 @@ def test_a_worker_whose_nanny_gave_up_is_replaced(tmp_path: Path, door: Path) ->
             await workers.close()
 
     asyncio.run(scene())
+
+
+def test_workers_that_do_not_end_in_time_keep_nobody_from_ending(
+    tmp_path: Path, door: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host that is asked again while it leaves goes on, which it could not if this raised."""
+
+    class Stuck:
+        async def close(self, timeout: float) -> None:
+            raise TimeoutError
+
+    async def scene() -> None:
+        lines = Lines(door, dict)
+        await lines.open()
+        await LocalWorkers(Stuck(), Stuck(), DaskPool(None, dict), lines).close()
+
+    asyncio.run(scene())
+    assert [record.message.split(" was")[0] for record in caplog.records] == ["the client", "the cluster"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mce_notebook.declare.grid import grid
 from mce_notebook.plan import Block, Plan
-from mce_notebook.run.protocol import BlockResult
+from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import (
     BLOCK_SECONDS,
     EACH_SECONDS,
@@ -110,6 +110,16 @@ def test_slots_that_do_not_start_blame_no_point() -> None:
     job = take(found)
     found.returned(job, result(1, *without(job.block, int(job.block.indices()[0]))))
     assert found.stillborn == 0
+
+
+def test_slots_that_somebody_kills_while_they_start_are_the_fault_of_the_machine() -> None:
+    found = schedule(10)
+    for _ in range(2 * STILLBORN_TIMES):
+        job = take(found)
+        left = BlockResult([], 0, (job.block,), lost=True, reason=f"{SLOT_KILLED}: signal 9")
+        assert found.returned(job, left) == []
+    assert found.stillborn == 0
+    assert found.remaining == 10
 
 
 def test_retries_are_counted_for_each_point() -> None:

@@ -27,7 +27,12 @@ def test_blocks_on_a_cluster(notebook, declared, outcomes):
     task = declared(notebook.function(source, points), points)
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            # None is Dask's default port, on which another cluster of this machine may be listening already.
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -56,7 +61,12 @@ def test_an_interrupt_from_the_event_loop_frees_the_slot(notebook, declared):
     task = declared(notebook.function("import time\ndef f(i): time.sleep(100)", points), points)
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            # None is Dask's default port, on which another cluster of this machine may be listening already.
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from mce_notebook.declare.grid import Status, grid, zipped
-from mce_notebook.view.dataset import EXCLUDED, Snapshot
+from mce_notebook.view.dataset import Snapshot
+from mce_notebook.view.gathered import EXCLUDED
 
 
 def test_a_grid_fills(lab):

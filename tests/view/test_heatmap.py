@@ -12,7 +12,7 @@ from mce_notebook.declare.grid import Status, grid, zipped
 from mce_notebook.errors import ViewError
 from mce_notebook.view import heatmap as module
 from mce_notebook.view.cells import cells_of
-from mce_notebook.view.dataset import EXCLUDED
+from mce_notebook.view.gathered import EXCLUDED
 from mce_notebook.view.heatmap import TELLING, Heatmap, Request
 from mce_notebook.view.sides import sides_of
 

@@ -149,11 +149,49 @@ def test_regions_are_found_beside_the_views(lab, follower, failure):
     assert view["causes"] == [{"cause": "diverged", "count": 20}]
 
 
+def test_regions_of_a_sweep_that_ended_are_its_last_failures(lab, follower, failure):
+    lab.declare(grid(r=range(4), m=range(10)))
+    lab.record([None, None], [30, 31], failures={row: failure(Status.FAILED, "diverged") for row in range(2)})
+    assert follower().view(DEFAULT)["state"] == "interrupted"
+    # Nobody looks for a while: that is no work of the search.
+    time.sleep(1.5)
+    follower().view(DEFAULT)
+    rest = [row for row in range(40) if row not in (30, 31)]
+    bad = {at: failure(Status.FAILED, "diverged") for at, row in enumerate(rest) if row >= 30}
+    lab.record([None if at in bad else 1.0 for at in range(38)], rest, failures=bad)
+    start = time.monotonic()
+    expected = [{"cause": "diverged", "count": 10, "rule": "all r = 3"}]
+    while follower().view(DEFAULT)["regions"] != expected:
+        assert time.monotonic() - start < 15
+        time.sleep(0.05)
+
+
+def test_causes_that_differ_in_a_number_are_told_as_one(lab, follower, failure):
+    lab.declare(grid(n=range(62)))
+    bad = {row: failure(Status.FAILED, f"diverged at step {row}") for row in range(8)}
+    lab.record([None] * 8 + [1.0] * 52, (0, 60), failures=bad)
+    lab.record([None], (60, 61), failures={0: failure(Status.KILLED, "exited with status 3")})
+    view = follower().view(DEFAULT)
+    told = "diverged at step …"
+    assert view["causes"] == [{"cause": told, "count": 8}, {"cause": "exited with status 3", "count": 1}]
+    assert "2 failed" not in view["message"]
+    page = follower().failures(told, 6, 50)
+    assert (page["total"], [row["cause"] for row in page["rows"]]) == (8, ["diverged at step 6", "diverged at step 7"])
+    assert follower().failures("diverged at step 3", 0, 50)["total"] == 1
+    # A page may still know the cause under the name it had before others like it came.
+    lab.record([None], (61, 62), failures={0: failure(Status.KILLED, "exited with status 4")})
+    assert follower().failures("exited with status …", 0, 50)["total"] == 2
+    end = time.monotonic() + 20
+    while not (view := follower().view(DEFAULT))["regions"] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert {"cause": told, "count": 8, "rule": "all n < 8"} in view["regions"]
+
+
 def test_rows_of_failures_come_in_pages(lab, follower, failure):
     lab.declare(grid(n=range(10)))
-    bad = {row: failure(Status.FAILED, f"cause {row % 2}") for row in range(10)}
+    bad = {row: failure(Status.FAILED, f"cause {'ab'[row % 2]}") for row in range(10)}
     lab.record([None] * 10, (0, 10), failures=bad)
-    page = follower().failures("cause 1", 1, 2)
+    page = follower().failures("cause b", 1, 2)
     assert page["total"] == 5
     assert [row["index"] for row in page["rows"]] == [3, 5]
     assert follower().failures(None, 100, 5) == {"total": 10, "rows": []}

@@ -1,8 +1,11 @@
 import base64
 import json
 import re
+import struct
 import threading
 import zlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -14,12 +17,12 @@ import mce_notebook as mce
 from mce_notebook.declare.grid import Status, grid
 from mce_notebook.errors import ViewError
 from mce_notebook.view import embedding
-from mce_notebook.view.charts import WIDTH, chart, holoviews
+from mce_notebook.view.charts import WIDTH, Artist, chart, holoviews
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.frames import State, frame, labels_of
-from mce_notebook.view.plots import Plot, SweepSource, _Screen
+from mce_notebook.view.plots import DatasetSource, Plot, SweepSource, _replace_earlier, _Screen
 from mce_notebook.view.questions import ask
-from mce_notebook.view.scales import Scale, logarithmic
+from mce_notebook.view.scales import Scale, label_text, logarithmic
 from mce_notebook.view.stills import png
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -227,12 +230,15 @@ def test_charts_are_holoviews_elements(lab):
     assert options["width"] == WIDTH
 
 
-@pytest.mark.parametrize("label", ["$x^", "<b>bold</b>", "日本語", "a" * 200, ""])
+@pytest.mark.parametrize("label", ["$x^", "<b>bold</b>", "{x}", "日本語", "a" * 200, ""])
 def test_labels_of_users_are_text(lab, label):
     dataset = filled(lab, grid(method=[label, "b"], n=[1, 2, 3]), lambda method, n: float(n))
     found = drawn(dataset)
     assert png(found).startswith(PNG)
     chart(found)
+    held = drawn(dataset, fixed={"method": label})
+    rendered = holoviews().renderer("bokeh").get_plot(chart(held))
+    assert rendered.state.title.text.startswith(f"method = {label_text(label)}\n")
 
 
 def test_large_grids_stay_small_pictures(lab):
@@ -256,6 +262,93 @@ def test_threads_may_draw_at_once(lab):
     assert len(images) == 4
 
 
+# Options of hvplot
+
+
+def optioned(dataset, **request):
+    options = request.pop("options", {})
+    return Plot(DatasetSource(dataset), {**request, "fixed": options})
+
+
+def test_options_reach_both_pictures(lab):
+    dataset = filled(lab, grid(method=["a", "b"], n=[1, 2, 3, 4]), lambda method, n: float(n))
+    plain = optioned(dataset)
+    options = {"title": "Mine", "width": 500, "xlabel": "size", "ylim": (1, 3), "logy": True, "color": ["red", "blue"]}
+    plot = optioned(dataset, options=options)
+    figure = holoviews().renderer("bokeh").get_plot(plot.object).state
+    assert figure.title.text.startswith("Mine\n8 points"), "what is known is said all the same"
+    assert (figure.width, figure.xaxis[0].axis_label) == (500, "size")
+    assert (figure.y_range.start, figure.y_range.end) == (1, 3)
+    assert type(figure.y_scale).__name__ == "LogScale"
+    lines = [one.glyph.line_color for one in figure.renderers if type(one.glyph).__name__ == "Line"]
+    assert lines == ["red", "blue"]
+    assert plot.png() != plain.png()
+    assert struct.unpack(">I", plot.png()[16:20]) == (500,)
+
+
+def test_limits_of_heatmaps_are_labels(lab):
+    dataset = filled(lab, grid(y=[10, 20, 30], x=[0.1, 0.2, 0.3, 0.4]), lambda y, x: y * x)
+    plot = optioned(dataset, options={"xlim": (0.2, 0.3), "xticks": [0.3], "clim": (0, 9), "cmap": "fire"})
+    figure = holoviews().renderer("bokeh").get_plot(plot.object).state
+    assert (figure.x_range.start, figure.x_range.end) == (0.5, 2.5)
+    assert figure.xaxis[0].ticker.ticks == [2]
+    mapper = figure.renderers[0].glyph.color_mapper
+    assert (mapper.low, mapper.high) == (0, 9)
+    assert plot.png().startswith(PNG)
+
+
+def test_an_axis_called_like_an_option_is_the_axis(lab):
+    dataset = filled(lab, grid(width=[1, 2], n=[1, 2, 3]), lambda width, n: float(n * width))
+    plot = optioned(dataset, options={"width": 2})
+    assert plot.frame.mean[0, 0].tolist() == [2, 4, 6]
+    assert plot.frame.options == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"wdith": 3},
+            "`wdith` is neither an argument of `plot` nor an axis nor an option of hvplot; did you mean `width`",
+        ),
+        ({"logz": True}, "`logz` means nothing for curves; the nearest option is `log[xy]`"),
+        ({"ylim": 3}, r"ylim=3 is no pair; write ylim=\(low, high\)"),
+        ({"ylim": (0, 1), "logy": True}, "begins at or below zero"),
+        ({"logx": True}, "labels above zero, and not all of `n` are"),
+        ({"width": "wide"}, "cannot draw with width='wide'"),
+        ({"color": "no colour"}, "cannot draw with color='no colour'"),
+    ],
+)
+def test_wrong_options_get_one_sentence(lab, options, sentence):
+    dataset = filled(lab, grid(n=[0, 1, 2]), lambda n: float(n))
+    with pytest.raises(ViewError, match=sentence):
+        optioned(dataset, options=options)
+
+
+def test_later_frames_differ_from_the_first_by_their_data_only(lab):
+    lab.declare(grid(n=[1, 2, 3, 4], replicates=3))
+    lab.record(list(range(4)), range(4))
+    first = frame(dataset := Snapshot(lab.sweep).dataset(), ask(dataset), running=True)
+    lab.record(list(range(4, 12)), range(4, 12))
+    later = frame(dataset := Snapshot(lab.sweep).dataset(), ask(dataset), running=True)
+    artist = Artist()
+    begun, gone_on = artist.draw(first), artist.draw(later)
+    for cloned, anew in zip(gone_on, chart(later), strict=True):
+        assert (cloned.id, cloned.label) == (next(one.id for one in begun if one.id == cloned.id), anew.label)
+        assert cloned.dframe().equals(anew.dframe())
+    rendered = [holoviews().renderer("bokeh").get_plot(each).state.title.text for each in (begun, gone_on)]
+    assert "4 of 12" in rendered[0]
+    assert "12 points" in rendered[1]
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (1, 1)])
+def test_heatmaps_of_one_row_are_as_high_as_a_cell(lab, shape):
+    design = grid(y=list(range(shape[0])), x=list(range(shape[1])))
+    dataset = filled(lab, design, lambda y, x: float(x + y))
+    image = chart(drawn(dataset, x="x", y="y", kind="heatmap")).Image.I
+    assert image.bounds.lbrt() == (-0.5, -0.5, shape[1] - 0.5, shape[0] - 0.5)
+
+
 # Outputs of cells
 
 
@@ -270,8 +363,8 @@ def test_a_live_output_is_small_and_asks_nobody_outside(lab, selectors, monkeypa
     filled(lab, grid(**axes, x=list(range(20)), y=list(range(20))), lambda x, y, k=0: float(x + y + k))
     monkeypatch.setattr(embedding, "interactive", lambda: True)
     plot = Plot(SweepSource(lab.sweep), {})
-    screen = _Screen(plot, plot._lock)
-    data, metadata = screen._bundle(plot._look, plot._question())
+    screen = _Screen(plot)
+    data, metadata = screen._bundle(plot._look, plot._question(plot._look))
     page = data["text/html"]
     assert len(page) < 60_000
     assert embedding.EXEC_TYPE in metadata
@@ -293,27 +386,60 @@ def test_frames_go_through_one_pipe_and_the_end_replaces_the_output(lab, monkeyp
     monkeypatch.setattr(embedding, "interactive", lambda: True)
     monkeypatch.setattr(embedding, "connected", lambda metadata: True)
     plot = Plot(SweepSource(lab.sweep), {})
-    screen = _Screen(plot, plot._lock)
+    screen = _Screen(plot)
     updates = []
 
     class Handle:
         def update(self, data, **_):
             updates.append(data)
 
-    screen._bundle(plot._look, plot._question())
+    screen._bundle(plot._look, plot._question(plot._look))
     screen._handle = Handle()
     sent = []
     screen._pipe.add_subscriber(lambda data: sent.append(int(data[0].dataset.mse.count())))
     lab.record([2.0], (1, 2))
-    look = plot._source.look()
-    screen.update(look, plot._question(), ended=False)
+    look = replace(plot._newest(), running=True)
+    screen.update(look, plot._question(look))
     assert sent == [2]
     assert updates == []
-    screen.update(look, plot._question(), ended=True)
+    screen.update(replace(look, number=look.number - 1), plot._question(look))
+    assert sent == [2], "an older frame is never drawn over a newer one"
+    screen.update(replace(plot._newest(), running=False), plot._question(look))
     assert [set(each) for each in updates] == [
         {"image/png", "text/plain"},
         {embedding.EXEC_TYPE, "text/html", "text/plain"},
     ]
+
+
+def test_looking_at_a_plot_takes_nothing_from_its_output(lab, monkeypatch):
+    lab.declare(grid(n=[1, 2, 3, 4]))
+    lab.record([1.0], (0, 1))
+    plot = Plot(SweepSource(lab.sweep), {})
+    screen = _Screen(plot)
+    updates = []
+
+    class Handle:
+        def update(self, data, **_):
+            updates.append(data["text/plain"])
+
+    screen._handle = Handle()
+    lab.record([2.0, 3.0, 4.0], (1, 4))
+    assert np.isfinite(plot.frame.mean).all(), "somebody asks for the newest state first"
+    assert screen._refresh()
+    assert "4 points" in updates[-1]
+
+
+def test_a_plot_is_shown_again_after_its_first_output_was_replaced(lab, monkeypatch):
+    filled(lab, grid(n=[1, 2]), lambda n: float(n))
+    plot = Plot(SweepSource(lab.sweep), {})
+    screens = [_Screen(plot), _Screen(plot)]
+    header = {"metadata": {"cellId": "c"}, "header": {"msg_id": "1"}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: header))
+    monkeypatch.setattr(embedding, "_shell", lambda: shell)
+    _replace_earlier(screens[0])
+    header["header"] = {"msg_id": "2"}
+    _replace_earlier(screens[1])
+    assert [screen.stop.is_set() for screen in screens] == [True, False]
 
 
 KERNEL = """

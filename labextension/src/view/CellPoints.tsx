@@ -1,7 +1,8 @@
 /** The points that one cell of the heatmap stands for. */
 
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect } from 'preact/hooks';
 
+import { Detail } from './Detail';
 import { integer } from './format';
 import { useAnswer } from './hooks';
 import { named, title } from './statuses';
@@ -40,31 +41,20 @@ export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props)
     query.set('y', choice.y);
   }
   const path = `api/sweeps/${encodeURIComponent(sweep)}/cell?${query}`;
-  const { value, error, loading } = useAnswer(path, () =>
-    transport.get<{ total: number; rows: Row[] }>(path)
-  );
-  const back = useRef<HTMLButtonElement>(null);
+  const answer = useAnswer(path, () => transport.get<{ total: number; rows: Row[] }>(path));
+  const { value } = answer;
   // A list of one is the point itself.
   useEffect(() => {
     if (value?.total === 1) {
       onPoint(value.rows[0].index, true);
     }
   }, [value]);
-  useEffect(() => back.current?.focus({ preventScroll: true }), []);
   return (
-    <div class="mce-point">
-      <div class="mce-crumbs">
-        <button type="button" class="mce-link" ref={back} onClick={onBack}>
-          ‹ Back
-        </button>
-        {value && <span class="mce-faint">{integer(value.total)} points here</span>}
-      </div>
-      {error && (
-        <p class="mce-error" role="alert">
-          {error}
-        </p>
-      )}
-      {loading && !value && <p class="mce-faint">Loading…</p>}
+    <Detail
+      answer={answer}
+      onBack={onBack}
+      aside={value && <span class="mce-faint">{integer(value.total)} points here</span>}
+    >
       {value?.total === 0 && <p class="mce-faint">No point of the grid is here.</p>}
       <div class="mce-rows">
         {value?.rows.map(each => {
@@ -92,6 +82,6 @@ export function CellPoints({ sweep, picked, transport, onPoint, onBack }: Props)
           <p class="mce-faint">and {integer(value.total - value.rows.length)} more</p>
         )}
       </div>
-    </div>
+    </Detail>
   );
 }

@@ -6,6 +6,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import * as camera from './camera';
 import { decode, type Cells } from './cells';
 import { integer } from './format';
+import type { Look } from './memory';
 import { Painter } from './painter';
 import { EXCLUDED, statusOf, title } from './statuses';
 import { onTheme } from './theme';
@@ -15,6 +16,8 @@ import type { Axis, Heatmap as Data } from './types';
 interface Props {
   data: Data;
   axes: Axis[];
+  /** Where the part one looks at is kept. */
+  memory: Look;
   /** One sentence on the whole, for those who do not see the map. */
   summary: string;
   onPick(column: number, row: number): void;
@@ -33,16 +36,17 @@ const STEP = 0.8;
 /** A press that moves less than this is a click. */
 const SLOP = 4;
 
-export function Heatmap({ data, axes, summary, onPick, children }: Props) {
+export function Heatmap({ data, axes, memory, summary, onPick, children }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const painter = useRef<Painter | null>(null);
-  const look = useRef<camera.Camera>(camera.whole(data.width, data.height));
+  const axesShown = JSON.stringify([data.x, data.y]);
+  const look = useRef<camera.Camera>(remembered(memory, axesShown, data));
   const size = useRef<[number, number]>([data.width, data.height]);
   const cursor = useRef<[number, number] | null>(null);
   const focused = useRef(false);
   const waiting = useRef(0);
   const [tip, setTip] = useState<Tip | null>(null);
-  const [near, setNear] = useState(false);
+  const [near, setNear] = useState(() => camera.zoomed(look.current, data.width, data.height));
   const [spoken, setSpoken] = useState('');
   const [problem, setProblem] = useState('');
 
@@ -69,10 +73,12 @@ export function Heatmap({ data, axes, summary, onPick, children }: Props) {
   const move = useCallback(
     (next: camera.Camera) => {
       look.current = next;
-      setNear(camera.zoomed(next, ...size.current));
+      const [width, height] = size.current;
+      memory.part = { axes: axesShown, width, height, camera: next };
+      setNear(camera.zoomed(next, width, height));
       redraw();
     },
-    [redraw]
+    [redraw, memory, axesShown]
   );
 
   // The painter lives as long as the canvas.
@@ -119,11 +125,14 @@ export function Heatmap({ data, axes, summary, onPick, children }: Props) {
   }, [data.cells, data.width, data.height]);
 
   // Other axes are another map: nothing of the old look makes sense there.
-  const axesShown = `${data.x} ${data.y}`;
+  const axesBefore = useRef(axesShown);
   useEffect(() => {
-    cursor.current = null;
-    setTip(null);
-    move(camera.whole(...size.current));
+    if (axesShown !== axesBefore.current) {
+      axesBefore.current = axesShown;
+      cursor.current = null;
+      setTip(null);
+      move(camera.whole(...size.current));
+    }
   }, [axesShown, move]);
 
   function accept(cells: Cells): void {
@@ -400,6 +409,12 @@ export function Heatmap({ data, axes, summary, onPick, children }: Props) {
       </div>
     </>
   );
+}
+
+/** What this page last looked at on such a map; all of it on another one. */
+function remembered({ part }: Look, axes: string, { width, height }: Data): camera.Camera {
+  const same = part?.axes === axes && part.width === width && part.height === height;
+  return same ? part.camera : camera.whole(width, height);
 }
 
 function Tooltip({ tip }: { tip: Tip }) {

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from 'preact/hooks';
 
+import { Detail } from './Detail';
 import { duration } from './format';
 import { useAnswer } from './hooks';
 import { named, title } from './statuses';
@@ -18,30 +19,23 @@ interface Props {
 
 export function Point({ sweep, index, transport, onBack }: Props) {
   const path = `api/sweeps/${encodeURIComponent(sweep)}/points/${index}`;
-  const { value, error, loading } = useAnswer(path, () => transport.get<PointDetail>(path));
-  const back = useRef<HTMLButtonElement>(null);
-  useEffect(() => back.current?.focus({ preventScroll: true }), []);
+  const answer = useAnswer(path, () => transport.get<PointDetail>(path));
+  const { value } = answer;
   const status = value && named(value.status);
   const labels = Object.entries(value?.labels ?? {}).filter(([, label]) => label !== '');
   const values = Object.entries(value?.values ?? {});
   return (
-    <div class="mce-point">
-      <div class="mce-crumbs">
-        <button type="button" class="mce-link" ref={back} onClick={onBack}>
-          ‹ Back
-        </button>
-        {status && (
+    <Detail
+      answer={answer}
+      onBack={onBack}
+      aside={
+        status && (
           <span class="mce-status">
             <Swatch status={status} /> {title(status.name)}
           </span>
-        )}
-      </div>
-      {error && (
-        <p class="mce-error" role="alert">
-          {error}
-        </p>
-      )}
-      {loading && !value && <p class="mce-faint">Loading…</p>}
+        )
+      }
+    >
       {value && (
         <>
           <p class="mce-labels">
@@ -84,7 +78,7 @@ export function Point({ sweep, index, transport, onBack }: Props) {
           {value.output && <Text title="Output" text={value.output} />}
         </>
       )}
-    </div>
+    </Detail>
   );
 }
 

@@ -6,6 +6,7 @@ import { CellPoints, type Picked } from './CellPoints';
 import { Failures } from './Failures';
 import { integer } from './format';
 import { Heatmap } from './Heatmap';
+import { lookOf } from './memory';
 import { Point } from './Point';
 import { About, Legend, Progress, type Last } from './Progress';
 import { Selectors } from './Selectors';
@@ -44,7 +45,7 @@ export function SweepView({ sweep, name, transport, last, picture, fill }: Props
     setView(null);
     setGone('');
     setPath([]);
-    watch.current = transport.watch(sweep, START, {
+    watch.current = transport.watch(sweep, lookOf(sweep).choice ?? START, {
       view: found => {
         setView(found);
         setGone('');
@@ -78,7 +79,10 @@ export function SweepView({ sweep, name, transport, last, picture, fill }: Props
       scrolled.current.length = Math.min(scrolled.current.length, path.length);
     }
   }, [path]);
-  const chosen = (choice: Choice) => watch.current?.choose(choice);
+  const chosen = (choice: Choice) => {
+    lookOf(sweep).choice = choice;
+    watch.current?.choose(choice);
+  };
   return (
     <article
       class={fill ? 'mce-view mce-fill' : 'mce-view'}
@@ -103,6 +107,7 @@ export function SweepView({ sweep, name, transport, last, picture, fill }: Props
                 <Heatmap
                   data={view.heatmap}
                   axes={view.axes}
+                  memory={lookOf(sweep)}
                   summary={sentence(view)}
                   onPick={(column, row) => {
                     const { x, y, at } = view.heatmap!;

@@ -28,19 +28,20 @@ export function ticksOf(
   most: number
 ): Tick[] {
   const scale = axis.size >= MANY || (axis.log && axis.size > most) ? scaleOf(axis) : null;
-  return scale
-    ? round(axis, scale, bin, start, length, Math.max(most, 2))
-    : everyNth(axis, bin, start, length, most);
+  const part = { bin, start, length, most };
+  return scale ? round(axis, scale, part) : everyNth(axis, part);
+}
+
+/** The part of an axis that is on the screen, in cells of `bin` labels, and how many ticks it has room for. */
+interface Part {
+  bin: number;
+  start: number;
+  length: number;
+  most: number;
 }
 
 /** Labels themselves: every n-th on the screen, counted from the first of the axis. */
-function everyNth(
-  axis: Labelled,
-  bin: number,
-  start: number,
-  length: number,
-  most: number
-): Tick[] {
+function everyNth(axis: Labelled, { bin, start, length, most }: Part): Tick[] {
   const shown: (Tick & { label: number })[] = [];
   axis.positions.forEach((position, label) => {
     const place = Math.floor(position / bin) + 0.5;
@@ -72,17 +73,10 @@ function scaleOf({ labels, positions, kind, log }: Labelled): Scale | null {
   return grows ? { values, log: log && values[0] > 0 } : null;
 }
 
-function round(
-  axis: Labelled,
-  scale: Scale,
-  bin: number,
-  start: number,
-  length: number,
-  most: number
-): Tick[] {
+function round(axis: Labelled, scale: Scale, { bin, start, length, most }: Part): Tick[] {
   const low = valueAt(axis, scale, start * bin - 0.5);
   const high = valueAt(axis, scale, (start + length) * bin - 0.5);
-  return roundValues(low, high, most, scale.log).map(value => ({
+  return roundValues(low, high, Math.max(most, 2), scale.log).map(value => ({
     place: (positionOf(axis, scale, value) + 0.5) / bin,
     text: String(Number(value.toPrecision(12)))
   }));

@@ -1,6 +1,7 @@
 """A Dask cluster on this machine: one worker process per slot, encrypted, quiet when idle."""
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from mce_notebook.run.budget import machine_cores
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.line import Lines
 from mce_notebook.run.pool import DaskPool
+
+log = logging.getLogger(__name__)
 
 # How often to look for workers that are gone for good (seconds).
 LOOK_SECONDS = 1.0
@@ -190,5 +193,9 @@ class LocalWorkers(Workers):
         if self.keeper is not None:
             self.keeper.cancel()
         await self.lines.close()
-        await self.client.close(timeout=2)
-        await self.cluster.close(timeout=5)
+        for name, part, seconds in (("client", self.client, 2), ("cluster", self.cluster, 5)):
+            try:
+                await part.close(timeout=seconds)
+            except TimeoutError:
+                # A busy machine, or a worker that is stopped: it ends with this process, which has to go on.
+                log.warning("the %s was not closed within %d s", name, seconds)
