@@ -27,6 +27,8 @@ from mce_notebook.store.reader import LogReader
 pytestmark = pytest.mark.timeout(900)
 
 SIZE = 6_000
+# The third unexplained SIGKILL is taken for the point's own doing: here it never is, however slow the machine.
+RETRIES = 100
 
 
 def kills(few: int, nightly: int, request: pytest.FixtureRequest) -> int:
@@ -113,7 +115,7 @@ def harass(
     part = 0
     while hits < count:
         part += 1
-        run = mce.sweep(steady, i=range(SIZE), name=f"{name}{part}", on="local")
+        run = mce.sweep(steady, i=range(SIZE), name=f"{name}{part}", on="local", retries=RETRIES)
         sweep = Store(root).sweep(f"{name}{part}")
         seen: set[int] = set()
         while hits < count:
@@ -131,7 +133,7 @@ def harass(
                 seen = before
             seen = check(sweep, seen)
             if victims is host_processes or run.progress.state == "interrupted":
-                run = mce.sweep(steady, i=range(SIZE), name=f"{name}{part}", on="local")
+                run = mce.sweep(steady, i=range(SIZE), name=f"{name}{part}", on="local", retries=RETRIES)
         data = run.result(timeout=120)
         assert np.array_equal(data.steady.values, expected(sweep, np.arange(SIZE)))
         assert check(sweep, seen) == set(range(SIZE))
