@@ -29,7 +29,12 @@ down() {
         timeout 5 qdel -u '*' >/dev/null 2>&1 || true
         for _ in $(seq 1 50); do [ -z "$(timeout 5 qstat -u '*' 2>/dev/null)" ] && break; sleep 0.1; done
     fi
-    stop "$ROOT/spool/execd/$HOST/execd.pid"
+    # Its pid file is not where its spool folder is; it is told by the cell it was started for.
+    for process in /proc/[0-9]*; do
+        if [ "$(cat "$process/comm" 2>/dev/null)" = sge_execd ] && grep -qzx "SGE_ROOT=$ROOT" "$process/environ" 2>/dev/null; then
+            kill -KILL "${process#/proc/}" 2>/dev/null || true
+        fi
+    done
     stop "$ROOT/spool/qmaster/qmaster.pid"
 }
 
