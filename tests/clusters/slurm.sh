@@ -33,9 +33,10 @@ down() {
         for _ in $(seq 1 50); do [ -z "$(timeout 5 squeue -h -o %i 2>/dev/null)" ] && break; sleep 0.1; done
     fi
     stop "$ROOT"/pid/slurmd.*.pid
-    # Steps of jobs that were ending outlive their daemon.
+    # Steps of jobs that were ending outlive their daemon, with what they run.
     for process in /proc/[0-9]*; do
-        if [ "$(cat "$process/comm" 2>/dev/null)" = slurmstepd ] && grep -qzx "SLURM_CONF=$CONF" "$process/environ" 2>/dev/null; then
+        grep -qzx "SLURM_CONF=$CONF" "$process/environ" 2>/dev/null || continue
+        if [ "$(cat "$process/comm" 2>/dev/null)" = slurmstepd ] || grep -qz "^SLURM_JOB_ID=" "$process/environ" 2>/dev/null; then
             kill -KILL "${process#/proc/}" 2>/dev/null || true
         fi
     done
