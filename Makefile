@@ -50,7 +50,9 @@ define install
 endef
 
 # The stamp is touched last, so an interrupted set-up starts again.
+# Without the link: through it, pip would remove and write what was built.
 $(READY): requirements.lock pyproject.toml
+	@rm -rf $(LINK) mce_notebook/labextension/install.json
 	$(call install,$(VENV))
 	@touch $@
 

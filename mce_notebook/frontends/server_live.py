@@ -223,6 +223,8 @@ class Live:
             if watch.problem != message:
                 watch.problem = message
                 watch.tell("error", message=message)
+            # What is shown is told anew once it can be: the page still shows the error.
+            watch.sent = -1
 
     # ---- the list ----
 

@@ -78,8 +78,10 @@ class Gathered:
         self._conflicts: dict[int, Failure] | None = None
         self._tables: dict[int, Table | None] = {}
         self._last: dict[str, int] = {}
-        # Whether outcomes were passed over because this grid has no such point.
-        self._outside = False
+        # Whether outcomes were passed over because this grid has no such point; whether batches came in another order
+        # than a new reader finds them in; whether there were several outcomes of a point.
+        self._outside = self._late = self._contested = False
+        self._latest = (0, 0, 0)
 
     def read(self) -> int:
         """Take in what was appended since the last time; return the number of batches."""
@@ -107,7 +109,9 @@ class Gathered:
         """Tell where the cells of this one are in another; None where outcomes would be missing or count otherwise."""
         before, after = self.declaration, grown.declaration
         same = before.version == after.version and before.dims == after.dims and before.outputs == after.outputs
-        if not same or self._outside or self.notes or not self._recent():
+        # A value that lost has left its traces, such as its kind: a new reader may never see it.
+        traced = self._late and self._contested
+        if not same or traced or self._outside or self.notes or not self._recent():
             return None
         try:
             found = after.grid.positions(before.grid, constants=after.constants, other_constants=before.constants)
@@ -130,6 +134,7 @@ class Gathered:
 
     def _take_over(self, other: "Gathered", move: Move) -> None:
         self.reader = other.reader
+        self._late, self._latest, self._contested = other._late, other._latest, other._contested
         # New cells are pending or excluded.
         excluded = self.tally[EXCLUDED]
         self.tally = other.tally.copy()
@@ -160,6 +165,8 @@ class Gathered:
             current, recency, batch.generation, batch.order, batch.version, batch.worker, batch.attempt, mean
         )
         rows, fresh = self.standing.admit(where, status, source)
+        self._late, self._latest = self._late or batch.order < self._latest, batch.order
+        self._contested = self._contested or not fresh
         if rows is not None:
             if not rows.any():
                 return

@@ -124,10 +124,11 @@ class Feed:
             for folder in _sweep_folders(root, real):
                 if folder in records:
                     continue
-                sweep = Store(root).sweep(folder.name)
-                stamp = _identity(sweep.paths.sweep_json)
                 kept = self._records.get(folder)
                 try:
+                    # It may have been removed since it was listed: no reason to show none of the others.
+                    sweep = Store(root).sweep(folder.name)
+                    stamp = _identity(sweep.paths.sweep_json)
                     key = kept[1] if kept is not None and kept[0] == stamp else _checked(sweep.id)
                 except (SweepError, KeyError, TypeError, OSError):
                     continue

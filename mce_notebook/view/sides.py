@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MOST_LABELS = 512
 SOME_LABELS = 65
 LONGEST_LABEL = 200
+UNITS: tuple[Literal["h", "m", "s", "ms", "us", "ns"], ...] = ("h", "m", "s", "ms", "us", "ns")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +100,31 @@ def exact_text(label: Any) -> str:
     """Write a label for people: twelve digits of a number tell apart what counts as different labels."""
     if isinstance(label, (float, np.floating)):
         return f"{label:.12g}"
+    if isinstance(label, np.timedelta64):
+        return _length(label)
     return shortened(str(label), LONGEST_LABEL)
+
+
+def _length(label: np.timedelta64) -> str:
+    """Write a length of time in the largest unit that takes a whole number of it, no larger than hours."""
+    unit = np.datetime_data(label.dtype)[0]
+    if np.isnat(label) or unit not in UNITS:
+        return str(label)
+    for larger in UNITS:
+        count = int(label // np.timedelta64(1, larger))
+        if count and count * np.timedelta64(1, larger) == label:
+            return f"{count} {'min' if larger == 'm' else larger}"
+    return "0 s"
 
 
 def literal(label: Any) -> str:
     """Write a label as one would type it in a call."""
     if isinstance(label, (bool, np.bool_)):
         return str(bool(label))
+    # To NumPy it is an integer.
+    if isinstance(label, np.timedelta64) and not np.isnat(label):
+        unit, step = np.datetime_data(label.dtype)
+        return f"np.timedelta64({int(label.astype(np.int64)) * step}, {unit!r})"
     if isinstance(label, (int, np.integer)):
         return str(int(label))
     if isinstance(label, (float, np.floating)):

@@ -116,6 +116,22 @@ async def test_gone(lab, connect):
     assert (await hear(socket, "gone"))["id"] == "b"
 
 
+async def test_a_view_is_told_anew_after_trouble_that_passed(lab, connect, monkeypatch):
+    socket = await connect()
+    await say(socket, type="watch", key=lab.sweep.id)
+    await hear(socket, "view")
+    look = follower_module.Follower.look
+
+    def trouble(self):
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(follower_module.Follower, "look", trouble)
+    assert (await hear(socket, "error"))["message"] == "the disk is away"
+    monkeypatch.setattr(follower_module.Follower, "look", look)
+    assert (await hear(socket, "view"))["view"]["total"] == 6
+    await silence(socket)
+
+
 async def test_the_list_tells_of_a_new_sweep_within_a_second(lab, connect, jp_root_dir):
     socket = await connect()
     await say(socket, type="list")

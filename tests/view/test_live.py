@@ -312,3 +312,15 @@ def test_rubbish_in_one_folder_hides_no_other_sweep(lab, feed, planted):
     found = {one["name"]: one["message"] for one in feed.sweeps()}
     assert set(found) == {"recovery", "other"}
     assert "cannot be read" not in found["recovery"]
+
+
+def test_a_sweep_removed_while_all_are_listed_takes_no_other_away(lab, follower, monkeypatch):
+    lab.declare(grid(n=range(3)))
+    monkeypatch.setattr(Store, "names", lambda self: ["gone", "recovery"])
+    assert follower().view(DEFAULT)["total"] == 3
+
+
+def test_lengths_of_time_are_written_for_people(lab, follower):
+    lab.declare(grid(gap=np.array([0, 3_600_000_000, 108_000_000_000, 1_500_000], "m8[us]")))
+    assert follower().view(DEFAULT)["axes"][0]["labels"] == ["0 s", "1 h", "30 h", "1500 ms"]
+    assert follower().point(1)["replay"] == "recovery.replay(gap=np.timedelta64(3600000000, 'us'))"

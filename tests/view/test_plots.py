@@ -490,7 +490,8 @@ def test_a_plot_moves_while_a_cell_blocks_the_kernel(root, tmp_path):
                     return request
 
         mine = run("slow.plot(x='n', over='k')")
-        run("slow.wait()")
+        # Blocked all the time, also when the last frame is drawn.
+        run("slow.wait(); time.sleep(6)")
         # The cell of the sweep has an output of its own that moves.
         texts = [text for parent, text in shown if parent == mine]
         counts = [int(found[1]) for text in texts if (found := re.search(r"(\d+) (?:of 60 )?points", text))]

@@ -200,7 +200,7 @@ function Overview({ view, transport, cause, onCause, onPoint }: OverviewProps) {
           onPoint={onPoint}
         />
       ) : (
-        <p class="mce-faint">{view.known > 0 ? 'None so far.' : 'No point has run yet.'}</p>
+        <p class="mce-faint">{none(view)}</p>
       )}
       {view.problems.length > 0 && (
         <>
@@ -216,6 +216,14 @@ function Overview({ view, transport, cause, onCause, onPoint }: OverviewProps) {
       <About summary={view} provenance={view.provenance} />
     </>
   );
+}
+
+/** Why there is no failure to show. */
+function none({ total, known, state }: View): string {
+  if (total === 0) {
+    return 'The grid has no points: its guards leave none.';
+  }
+  return known === 0 ? 'No point has run yet.' : state === 'done' ? 'None.' : 'None so far.';
 }
 
 /** The map in words. */
