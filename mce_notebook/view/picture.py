@@ -6,6 +6,7 @@ own, never through pyplot: no global state is touched, and any thread may draw.
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ import numpy.typing as npt
 
 from mce_notebook.declare.grid import Status
 from mce_notebook.view.palette import INK, PALE, RULE, STATUS
+
+# Labels may have signs that Matplotlib's font lacks; the live view shows them. Only warnings about this module.
+warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning, r"mce_notebook\.view\.picture$")
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -3,6 +3,7 @@
 import functools
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from mce_notebook.view.options import (
 )
 from mce_notebook.view.palette import COLOURMAP, FAILED, INK, PALE, PENDING, RULE, STALE
 from mce_notebook.view.scales import Scale, label_text
+
+# Labels may have signs that Matplotlib's font lacks; the live view shows them. Only warnings about this module.
+warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning, r"mce_notebook\.view\.stills$")
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,10 +1,13 @@
 import base64
+import importlib
 import threading
+import warnings
 
 import numpy as np
 import pytest
 
 from mce_notebook.declare.grid import Status, grid
+from mce_notebook.view import picture as picture_module
 from mce_notebook.view.dataset import Snapshot
 from mce_notebook.view.mime import SWEEP_TYPE, bundle
 from mce_notebook.view.picture import BYTES, subject
@@ -106,3 +109,13 @@ def test_threads_may_draw_at_once(lab):
     for thread in threads:
         thread.join()
     assert len(set(images)) == 1
+
+
+def test_signs_that_no_font_has_are_no_warning_in_a_cell(lab):
+    lab.declare(grid(名=["数", "据"], k=[1, 2]))
+    lab.record([1.0] * 4, (0, 4))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        importlib.reload(picture_module)
+        picture(lab)
+    assert [str(one.message) for one in said if "Glyph" in str(one.message)] == []
