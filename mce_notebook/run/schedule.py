@@ -18,7 +18,8 @@ EACH_SECONDS = 1e-3
 BRIEF_SECONDS = 0.1
 # Blocks longer than this wait in the host, not behind another block in a slot.
 EAGER_SECONDS = 5.0
-# An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing.
+# An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing; oftener where more
+# retries are allowed.
 LOST_TIMES = 3
 # So often in a row no slot can be started, and the sweep stops with that.
 STILLBORN_TIMES = 6
@@ -221,13 +222,14 @@ class Schedule:
     def _blame(self, point: int, reason: str = "") -> list[Verdict]:
         self._losses[point] = self._losses.get(point, 0) + 1
         told = hopeless(reason)
-        if self._losses[point] < LOST_TIMES and not told:
+        most = max(LOST_TIMES, self.retries + 1)
+        if self._losses[point] < most and not told:
             self._suspects.append(single(point))
             return []
         self.outcomes += 1
         self.failures += 1
-        told = told or worn(reason, LOST_TIMES)
-        return [Verdict(point, told or f"its slot was killed (SIGKILL) {LOST_TIMES} times while computing it")]
+        told = told or worn(reason, most)
+        return [Verdict(point, told or f"its slot was killed (SIGKILL) {most} times while computing it")]
 
 
 def single(point: int) -> Block:

@@ -112,6 +112,16 @@ def test_slots_that_do_not_start_blame_no_point() -> None:
     assert found.stillborn == 0
 
 
+def test_more_retries_allow_for_more_losses() -> None:
+    found = schedule(1, retries=LOST_TIMES + 2)
+    verdicts: list[int] = []
+    losses = 0
+    while not verdicts:
+        verdicts += [verdict.point for verdict in found.vanished(take(found))]
+        losses += 1
+    assert losses == LOST_TIMES + 3
+
+
 def test_slots_that_somebody_kills_while_they_start_are_the_fault_of_the_machine() -> None:
     found = schedule(10)
     for _ in range(2 * STILLBORN_TIMES):
