@@ -95,7 +95,9 @@ def test_an_open_plot_takes_in_what_a_sweep_is_extended_by(lab, open_window):
 def test_plots_are_alive_in_notebook_7(lab, open_window):
     window = open_window()
     window.go(
-        lab.notebook([SMALL.format(name="seven"), "seven.wait()", "seven.plot(title='In Notebook 7')"]),
+        lab.notebook(
+            [SMALL.format(name="plotted_seven"), "plotted_seven.wait()", "plotted_seven.plot(title='In Notebook 7')"]
+        ),
         front="notebooks",
     )
     for number in (0, 1, 2, 3):
