@@ -1,6 +1,7 @@
 """One JupyterLab and one Chromium for all browser tests; whatever goes wrong in a page fails its test."""
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ def browser() -> Iterator[Browser]:
 def lab(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     store = folder / "experiments"
+    # Only our own store is listed, not those that other tests opened.
+    shutil.rmtree(runtime / "config" / "roots", ignore_errors=True)
     # Workers of two cores at most: what is measured here is the page.
     with jupyterlab(folder, {"MCE_STORE": str(store)}, base_url=BASE) as server:
         yield Lab(server, store)
