@@ -111,7 +111,7 @@ class TestLocalFolder(FolderContract):
         folder.remove(tmp_path / "link")
         assert folder.read(tmp_path / "kept" / "x") == b"1"
 
-    @pytest.mark.parametrize("call", ["write", "fdatasync", "link"])
+    @pytest.mark.parametrize("call", ["writev", "fdatasync", "link"])
     def test_a_full_disk_leaves_nothing(
         self, folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:

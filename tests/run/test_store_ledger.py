@@ -33,6 +33,8 @@ class Squares:
     """Computes in this process what slots would: the square of the label, by the declaration of each task."""
 
     workers = 2
+    remark = ""
+    refusal = ""
 
     def __init__(self, sweep: SweepStore, pause: float = 0.0, deadly: float | None = None):
         self.sweep = sweep
