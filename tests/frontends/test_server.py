@@ -2,6 +2,7 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import tempfile
 import time
 from importlib.metadata import version
 
@@ -10,6 +11,7 @@ import pytest
 import mce_notebook as mce
 from mce_notebook.declare.grid import Status, grid
 from mce_notebook.frontends import server
+from mce_notebook.run.client import hosts, stop_host
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.frames import Failure
 from mce_notebook.store.journal import claim_epoch
@@ -38,6 +40,16 @@ def made(root, name="recovery", design=None):
     lab = Lab(Store(root).create(name, 7))
     lab.declare(design or grid(n=[1, 2, 3], rho=[0.1, 0.2]))
     return lab
+
+
+@pytest.fixture
+def own_hosts(folder, monkeypatch):
+    """A runtime folder of the test's own: hosts of other tests take no code signed with the key of this one."""
+    with tempfile.TemporaryDirectory(prefix="mce-") as runtime:
+        monkeypatch.setenv("MCE_RUNTIME_DIR", runtime)
+        yield
+        for host in hosts():
+            stop_host(host, timeout=10)
 
 
 @pytest.fixture
@@ -375,7 +387,7 @@ def _slow(n):
     return n
 
 
-async def test_a_host_obeys_the_server(folder, jp_fetch):
+async def test_a_host_obeys_the_server(folder, own_hosts, jp_fetch):
     """Cancel and resume while somebody else's kernel does nothing about it, and failed points once more."""
     mce.sweep(_slow, n=list(range(2000)), on="local", store=folder, name="long")
     sweep = Store(folder).sweep("long")
