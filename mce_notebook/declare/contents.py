@@ -103,6 +103,7 @@ def _column(column: Any) -> list[Any]:
     try:
         return [dtype, repr(column.dtype), _arrow_bytes(pa.array(column, from_pandas=True))]
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        # Arrow has no type for columns of mixed or foreign objects: their values are hashed one by one, as in a list.
         return [dtype, list(column)]
 
 

@@ -516,4 +516,4 @@ def test_a_long_probe_keeps_no_other_sweep_from_the_other_slot(sweeps: Sweeps, m
     assert (status(long) == Status.PENDING).all()
     long.add_intent("cancel", "a test")
     assert sweeps.ask("run", long)["ok"]
-    wait(lambda: state(long) == "cancelled", 60)
+    wait(lambda: state(long) == "cancelled", 20)
