@@ -26,34 +26,20 @@ BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
 
 
-@dataclass(frozen=True)
-class Profile:
-    """One cluster, as its table says; times in seconds, memory in bytes.
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a profile says that goes into the request for a job as it stands.
 
     Parameters
     ----------
-    name : str
-        The name for `--on`.
-    kind : str
-        One of KINDS.
     queue : str or None
         Queue or partition of the batch system; None: its default.
     account : str or None
         Account or project that pays.
-    walltime : float
-        Length of a job; jobs that run out are replaced, so shorter ones start sooner.
-    max_walltime : float or None
-        Longest the queue allows; a `--timeout` beyond it is refused at once.
-    cores, memory : int or None
-        Of one job; None: as much as its slots need.
-    processes : int or None
-        Slots in a job; None: as many as fit into `cores`.
     min_workers, max_workers : int
         Slots kept even without work, and slots at most.
     max_jobs : int or None
         Jobs in the queue at most, running and waiting.
-    idle_timeout : float
-        Without work for this long, the cluster ends.
     max_hours : float
         The cluster ends after this long whatever it does; sweeps then resume with the next.
     resources : str or None
@@ -78,19 +64,11 @@ class Profile:
         Folder that host and nodes share, for certificates, logs; empty: `.mce` in the home folder.
     """
 
-    name: str
-    kind: str
     queue: str | None = None
     account: str | None = None
-    walltime: float = 3600.0
-    max_walltime: float | None = None
-    cores: int | None = None
-    memory: int | None = None
-    processes: int | None = None
     min_workers: int = 0
     max_workers: int = MAX_WORKERS
     max_jobs: int | None = None
-    idle_timeout: float = 900.0
     max_hours: float = 72.0
     resources: str | None = None
     parallel_environment: str | None = None
@@ -102,6 +80,40 @@ class Profile:
     interface: str | None = None
     python: str = ""
     folder: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Terms):
+    """One cluster, as its table says; times in seconds, memory in bytes.
+
+    Parameters
+    ----------
+    name : str
+        The name for `--on`.
+    kind : str
+        One of KINDS.
+    walltime : float
+        Length of a job; jobs that run out are replaced, so shorter ones start sooner.
+    max_walltime : float or None
+        Longest the queue allows; a `--timeout` beyond it is refused at once.
+    cores, memory : int or None
+        Of one job; None: as much as its slots need.
+    processes : int or None
+        Slots in a job; None: as many as fit into `cores`.
+    idle_timeout : float
+        Without work for this long, the cluster ends.
+    others
+        As in `Terms`.
+    """
+
+    name: str
+    kind: str
+    walltime: float = 3600.0
+    max_walltime: float | None = None
+    cores: int | None = None
+    memory: int | None = None
+    processes: int | None = None
+    idle_timeout: float = 900.0
 
 
 def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:

@@ -2,12 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mce_notebook.errors import ProfileError
-from mce_notebook.run.clusters.profiles import MIN_WALLTIME, Profile
+from mce_notebook.run.clusters.profiles import MIN_WALLTIME, Profile, Terms
 
 # Per slot, where neither the profile nor the sweep says anything (bytes).
 DEFAULT_MEMORY = 2 * 10**9
@@ -20,8 +19,8 @@ LEAVE_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class JobRequest:
+@dataclass(frozen=True, kw_only=True)
+class JobRequest(Terms):
     """One job, resolved: nothing is left to defaults but the batch system's own.
 
     Parameters
@@ -41,7 +40,7 @@ class JobRequest:
     walltime : float
         Seconds.
     others
-        As in `Profile`.
+        As in `Terms`.
     """
 
     profile: str
@@ -53,22 +52,6 @@ class JobRequest:
     slot_cores: int
     slot_memory: int
     walltime: float
-    queue: str | None = None
-    account: str | None = None
-    resources: str | None = None
-    parallel_environment: str | None = None
-    gpu_request: str | None = None
-    disk: int = 10**9
-    directives: tuple[str, ...] = ()
-    prologue: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    interface: str | None = None
-    python: str = ""
-    folder: str = ""
-    min_workers: int = 0
-    max_workers: int = 1
-    max_jobs: int | None = None
-    max_hours: float = 72.0
 
     @property
     def leave(self) -> float:
@@ -136,28 +119,8 @@ def resolve(
         slot_cores=cores,
         slot_memory=each,
         walltime=_walltime(profile, timeout),
-        **{name: getattr(profile, name) for name in _COPIED},
+        **{one.name: getattr(profile, one.name) for one in fields(Terms)},
     )
-
-
-_COPIED = (
-    "queue",
-    "account",
-    "resources",
-    "parallel_environment",
-    "gpu_request",
-    "disk",
-    "directives",
-    "prologue",
-    "environment",
-    "interface",
-    "python",
-    "folder",
-    "min_workers",
-    "max_workers",
-    "max_jobs",
-    "max_hours",
-)
 
 
 def _processes(profile: Profile, cores: int, gpus: int) -> int:
