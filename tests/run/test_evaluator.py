@@ -515,7 +515,7 @@ def test_outputs_of_points_that_went_well(notebook, outcomes):
     assert [one.output for one in outcomes(runner.frames).values()] == ["", "hello 1\n", "hello 2\n"]
 
 
-def test_a_block_of_unknown_cost_goes_on_in_bulk_once_points_prove_fast(notebook):
+def test_a_block_of_unknown_cost_goes_on_in_bulk_once_points_prove_fast(notebook, outcomes):
     points = grid(i=list(range(5000)))
     source = "def f(i):\n    return i * 2"
     looked, careful = (Runner(notebook.function(source, points), points) for _ in range(2))
