@@ -104,7 +104,7 @@ def dialog(window: Window, images: Path) -> None:
 
 
 def phase_transition(window: Window, images: Path) -> None:
-    """Show the result of the first notebook."""
+    """Show the first notebook where it holds the larger matrices against theory."""
     book = nbformat.read(NOTEBOOK, as_version=4)
     for cell in book.cells:
         if cell.cell_type == "code":
@@ -113,7 +113,7 @@ def phase_transition(window: Window, images: Path) -> None:
     window.go(NOTEBOOK.name)
     window.start("application:toggle-left-area")
     window.run_all(900)
-    window.scroll_to("diagram(")
+    window.scroll_to("recovery.extend(")
     photograph(window, images / "phase_transition.png")
 
 
