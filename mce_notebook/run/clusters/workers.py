@@ -12,9 +12,12 @@ class Workers:
     ----------
     pool : Pool
         Their slots.
+    lost : str
+        Why there will be none any more, and the host leaves; its sweeps are interrupted.
     """
 
     pool: Any
+    lost: str = ""
 
     async def ready(self) -> None:
         """Wait until a task has run."""
