@@ -206,6 +206,9 @@ class Host:
             if time.monotonic() > self._until:
                 self.message = "the cluster has lived for max_hours of its profile"
                 self._leaving.set()
+            if self._workers is not None and self._workers.over and not self._running:
+                self.message = self._workers.over
+                self._leaving.set()
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
                 log.error("the runtime folder belongs to another host now: leaving")
@@ -249,6 +252,7 @@ class Host:
             "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
+            **(self._workers.told() if self._workers is not None else {}),
             "sweeps": [
                 {
                     "store": running.engine.ledger.root,
@@ -363,10 +367,15 @@ def _ledger(store: str, name: str) -> "StoreLedger":
 def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
     """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
     if launch.job:
-        from mce_notebook.run.clusters.jobqueue import BatchWorkers
         from mce_notebook.run.clusters.request import JobRequest
 
         request = JobRequest.from_json(launch.job)
+        if request.cloud is not None:
+            from mce_notebook.run.clusters.vm_workers import VMWorkers
+
+            return lambda changed: VMWorkers.start(request, folder, changed)
+        from mce_notebook.run.clusters.jobqueue import BatchWorkers
+
         return lambda changed: BatchWorkers.start(request, folder, changed)
     if launch.profile != "local":
         raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")

@@ -76,6 +76,11 @@ class Google:
         return self._services["compute"]
 
     @property
+    def address(self) -> str:
+        """Where Compute Engine answers, for those who ask without this client."""
+        return str(self.compute.projects().get(project="-").uri).partition("projects/")[0]
+
+    @property
     def secrets(self) -> Any:
         """Secrets of projects in Secret Manager, v1."""
         return self._services["secretmanager"].projects().secrets()

@@ -62,11 +62,16 @@ class Order:
     machine: str
     seconds: float
     config: Mapping[str, Any] = field(default_factory=dict)
-    user: str = field(default_factory=getpass.getuser)
+    user: str = field(default_factory=lambda: user())
 
 
 class _Cluster:
     """What `GCPInstance` wants of a cluster while it writes a body: nothing."""
+
+
+def user() -> str:
+    """Return whose VMs these are."""
+    return getpass.getuser()
 
 
 def label(text: str) -> str:
