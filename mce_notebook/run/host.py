@@ -207,6 +207,8 @@ class Host:
                 self._leave("the cluster has lived for max_hours of its profile")
             if self._workers is not None and self._workers.lost:
                 self._leave(self._workers.lost)
+            if self._workers is not None and self._workers.over and not self._running:
+                self._leave(self._workers.over)
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
                 log.error("the runtime folder belongs to another host now: leaving")
@@ -257,6 +259,7 @@ class Host:
             "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
+            **(self._workers.told() if self._workers is not None else {}),
             "sweeps": [
                 {
                     "store": running.engine.ledger.root,
@@ -377,10 +380,15 @@ def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]
         existing = AddressRequest.from_json(launch.job)
         return lambda changed: AddressWorkers.start(existing, folder, changed)
     if launch.job:
-        from mce_notebook.run.clusters.jobqueue import BatchWorkers
         from mce_notebook.run.clusters.request import JobRequest
 
         request = JobRequest.from_json(launch.job)
+        if request.cloud is not None:
+            from mce_notebook.run.clusters.vm_workers import VMWorkers
+
+            return lambda changed: VMWorkers.start(request, folder, changed)
+        from mce_notebook.run.clusters.jobqueue import BatchWorkers
+
         return lambda changed: BatchWorkers.start(request, folder, changed)
     if launch.profile != "local":
         raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")

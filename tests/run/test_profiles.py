@@ -104,7 +104,7 @@ def test_a_name_nobody_knows_says_what_there_is(tmp_path: Path, monkeypatch: pyt
         ({"queue": "short\n#SBATCH --x"}, "queue is the name of a queue or partition"),
         ({"environment": {"A B": "c"}}, "environment is a table of variables"),
         ({"kind": "slrm"}, "kind 'slrm' is unknown; it is one of local, slurm, .*, as in kind = \"slurm\""),
-        ({"kind": "gce"}, "clusters of kind gce are not there yet; today there are local and the batch systems"),
+        ({"kind": "gce"}, "a cluster of kind gce needs `project`, as in project = \"my-project\""),
         ({"kind": "ssh"}, "clusters of kind ssh are not there yet"),
         ({"kind": "address"}, 'an existing Dask scheduler has an address; write address = "tls://'),
         ({"kind": "address", "address": "here:1"}, 'is the address of a scheduler, not .here:1.; write'),

@@ -71,7 +71,7 @@ class FleetWorkers(Workers):
         self.scheduler: Scheduling
         self.fleet: Fleet
 
-    def serve(self, scheduler: Scheduling, backend: Backend, prefix: str) -> None:
+    def serve(self, scheduler: Scheduling, backend: Backend, prefix: str, make: Callable[..., Fleet] = Fleet) -> None:
         """Begin to keep jobs in line with what is wanted.
 
         Parameters
@@ -80,9 +80,11 @@ class FleetWorkers(Workers):
         backend : Backend
         prefix : str
             Of the names of jobs; no other fleet has it.
+        make : callable
+            Makes the fleet.
         """
         self.scheduler = scheduler
-        self.fleet = Fleet(self.request, backend, prefix, scheduler.loads, self._retire)
+        self.fleet = make(self.request, backend, prefix, scheduler.loads, self._retire)
         self.pool = FleetPool(scheduler, self._ready, self.fleet)
         self._keeper = asyncio.create_task(self._keep())
 

@@ -2,11 +2,12 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mce_notebook.errors import ProfileError
+from mce_notebook.run.clusters.cloud import Cloud, own_gpus, size_of
 from mce_notebook.run.clusters.profiles import MAX_WORKERS, MIN_WALLTIME, Profile, Terms
 
 # Per slot, where neither the profile nor the sweep says anything (bytes).
@@ -40,6 +41,10 @@ class JobRequest(Terms):
         Bytes one slot may use.
     walltime : float
         Seconds.
+    idle_timeout : float
+        A VM whose host is gone ends after this long (seconds).
+    cloud : Cloud or None
+        What is asked of Compute Engine.
     others
         As in `Terms`.
     """
@@ -53,6 +58,8 @@ class JobRequest(Terms):
     slot_cores: int
     slot_memory: int
     walltime: float
+    idle_timeout: float = 900.0
+    cloud: Cloud | None = None
 
     @property
     def leave(self) -> float:
@@ -76,6 +83,9 @@ class JobRequest(Terms):
         values: dict[str, Any] = {name: record[name] for name in known & record.keys()}
         for name in ("directives", "prologue"):
             values[name] = tuple(values.get(name, ()))
+        if values.get("cloud"):
+            told = values["cloud"]
+            values["cloud"] = Cloud(**{**told, "zones": tuple(told["zones"])})
         return cls(**values)
 
 
@@ -157,6 +167,8 @@ def resolve(
     ProfileError
         If no job of the profile can hold that.
     """
+    if profile.cloud is not None:
+        profile = _sized(profile, profile.cloud, gpus)
     slots = _processes(profile, cores, gpus)
     whole = profile.cores if profile.cores is not None else cores * slots
     if whole > 1 and profile.kind == "sge" and not profile.parallel_environment:
@@ -188,7 +200,29 @@ def resolve(
         slot_cores=cores,
         slot_memory=each,
         walltime=_walltime(profile, timeout),
+        # Hosts are told apart by what they ask for; for jobs, this is no part of it.
+        idle_timeout=profile.idle_timeout if profile.cloud is not None else JobRequest.idle_timeout,
+        cloud=profile.cloud,
         **{one.name: getattr(profile, one.name) for one in fields(Terms)},
+    )
+
+
+def _sized(profile: Profile, cloud: Cloud, gpus: int) -> Profile:
+    """Return a profile of VMs as if of jobs: its machine type says what one holds, max_hours how long it lives."""
+    has = max(cloud.gpus, own_gpus(cloud.machine))
+    if gpus > has:
+        raise ProfileError(
+            f"A VM of {profile.name} has {has or 'no'} GPUs, and --gpus {gpus} needs more; write gpus and gpu in the "
+            'profile, as in gpus = 1 and gpu = "nvidia-tesla-t4", or a machine type that comes with them.'
+        )
+    cores, memory = size_of(cloud.machine) or (1, DEFAULT_MEMORY)
+    life = profile.max_hours * 3600.0
+    return replace(
+        profile,
+        cores=profile.cores or cores,
+        memory=profile.memory or memory - OVERHEAD,
+        walltime=life,
+        max_walltime=life,
     )
 
 
@@ -218,9 +252,10 @@ def _walltime(profile: Profile, timeout: float | None) -> float:
     if timeout is not None and timeout + SPARE_SECONDS > needed:
         needed = timeout + SPARE_SECONDS
     if profile.max_walltime is not None and needed > profile.max_walltime:
+        limit = "max_walltime" if profile.cloud is None else "max_hours"
         raise ProfileError(
-            f"--timeout {timeout:g} s with {SPARE_SECONDS:g} s to come up and leave does not fit max_walltime of "
-            f"{profile.name}, {profile.max_walltime:g} s; lower --timeout or raise max_walltime."
+            f"--timeout {timeout:g} s with {SPARE_SECONDS:g} s to come up and leave does not fit {limit} of "
+            f"{profile.name}, {profile.max_walltime:g} s; lower --timeout or raise {limit}."
         )
     return float(math.ceil(needed))
 

@@ -91,6 +91,7 @@ class SendingPool(DaskPool):
         loads = self._workers()
         slot = workers[0] if workers else min(loads, key=lambda slot: loads[slot], default="")
         address = slot.partition(NUMBER)[0]
+        member = self._scheduler.members().get(address)
         with self._scheduler.place(address) as gone:
             if self.client is None or gone.is_set():
                 raise WorkerLost(f"There is no worker at {address or self._scheduler.address} any more.", excused=True)
@@ -99,7 +100,8 @@ class SendingPool(DaskPool):
             try:
                 await asyncio.wait({computed, left}, return_when=asyncio.FIRST_COMPLETED)
                 if not computed.done():
-                    raise WorkerLost(f"The worker at {address} is gone with block {request[1].ranges[:1]}.")
+                    name = member.name if member is not None else ""
+                    raise WorkerLost(f"The worker at {address} is gone with block {request[1].ranges[:1]}.", name)
                 return computed.result()
             finally:
                 left.cancel()
