@@ -17,10 +17,14 @@ VERBS = {
     "stop": "end one; sweeps on it resume on the next",
     "nodes": "its jobs: state, reason of waiting, slots",
     "resize": "keep so many slots; 0 gives them back once they are idle",
+    "attach": "take one over: that of another notebook, or what a dead host left",
+    "reap": "what hosts that are gone left behind; --yes deletes it",
     "log": "what its host and its jobs said last",
     "check": "what a profile would submit, and whether it would be taken",
     "init": "write a first clusters.toml from what the batch system has",
 }
+# Verbs that need no name of a cluster.
+NAMELESS = ("list", "init", "reap")
 START_SECONDS = 3600.0
 # A host says what it does a little more often than this.
 HEARTBEAT_SECONDS = 1.5
@@ -35,11 +39,11 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     verb : str
         One of VERBS.
     name : str
-        Profile; empty for `list` and `init`.
+        Profile; empty for `list` and `init`, and for `reap` of all of them.
     count : int, optional
         Slots, for `start` and `resize`.
     sure : bool
-        Whether `--yes` was said; a cluster with running sweeps is not stopped without it.
+        Whether `--yes` was said; without it a cluster with running sweeps is not stopped, and nothing reaped.
     say : callable
         Gets lines while something takes long.
 
@@ -52,19 +56,16 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     """
     if verb not in VERBS:
         raise OptionError(f"There is no verb {verb!r} for clusters; there are {', '.join(VERBS)}.")
+    if not name and verb not in NAMELESS:
+        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
     if verb == "list":
         return _list()
-    if verb == "init":
-        from mce_notebook.run.clusters.checking import init
+    if verb in ("init", "check"):
+        return _looked(verb, name)
+    if verb in ("attach", "reap"):
+        from mce_notebook.frontends import cluster_care
 
-        return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
-    if not name:
-        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
-    if verb == "check":
-        from mce_notebook.run.clusters.checking import check
-        from mce_notebook.run.clusters.finding import find
-
-        return check(find(name))
+        return cluster_care.reap(name, sure=sure) if verb == "reap" else cluster_care.attach(name, running(name))
     if verb == "start":
         return _start(name, count, say)
     found = _running(name)
@@ -73,6 +74,15 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     if verb == "resize":
         return _resize(name, found, count)
     return "\n".join(_nodes(host) if verb == "nodes" else _log(host) for host in found)
+
+
+def _looked(verb: str, name: str) -> str:
+    from mce_notebook.run.clusters.checking import check, init
+    from mce_notebook.run.clusters.finding import find
+
+    if verb == "check":
+        return check(find(name))
+    return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
 
 
 def running(name: str) -> list[HostHandle]:

@@ -1,21 +1,18 @@
 """What a profile would submit and whether it would be taken; a first file of profiles, from what the system has."""
 
-import asyncio
-import concurrent.futures
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from mce_notebook.errors import ProfileError
 from mce_notebook.run.clusters.finding import FILE, trust
 from mce_notebook.run.clusters.profiles import Profile
-from mce_notebook.run.clusters.queue import SYSTEMS, call, look
+from mce_notebook.run.clusters.queue import SYSTEMS, call, finished, look
 from mce_notebook.run.clusters.request import JobRequest, at_address, resolve
 
 VERIFY_SECONDS = 60.0
@@ -57,12 +54,6 @@ def _listed(findings: Iterable[tuple[bool, str]]) -> Iterator[str]:
     return (f"{'ok ' if fine else 'NO '} {what}" for fine, what in findings)
 
 
-def _finished(work: Coroutine[Any, Any, Any]) -> Any:
-    """Return what a coroutine returns; from a thread, because notebooks have a loop that runs already."""
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, work).result()
-
-
 def _checked_address(profile: Profile) -> str:
     # Here only: it loads Dask, which looking at other profiles does not need.
     from mce_notebook.run.clusters.address import survey
@@ -73,7 +64,7 @@ def _checked_address(profile: Profile) -> str:
         f"it is; the host leaves it after {profile.idle_timeout:g} s without work or without its scheduler, and after "
         f"{profile.max_hours:g} h."
     )
-    return "\n".join([told, "", *_listed(_finished(survey(request)))])
+    return "\n".join([told, "", *_listed(finished(survey(request)))])
 
 
 def script(request: JobRequest) -> str:
@@ -91,7 +82,7 @@ def _findings(request: JobRequest) -> Iterator[tuple[bool, str]]:
     if shutil.which(command) is None:
         yield False, f"{command} is not here; the notebook has to run where {request.kind} jobs are submitted"
         return
-    seen = _finished(look(system))
+    seen = finished(look(system))
     yield (
         seen is not None or system.by_id,
         f"{command} {'answers' if seen is not None else 'does not answer; is the system up?'}",
@@ -168,7 +159,7 @@ def _there(kind: str) -> bool:
 
 
 def _section(kind: str) -> str:
-    told = [_finished(call(list(command))) or "" for command in SYSTEMS[kind].survey]
+    told = [finished(call(list(command))) or "" for command in SYSTEMS[kind].survey]
     has = [f"#   {line}" for text in told for line in text.strip().splitlines()[:40]]
     queue, limit = _first_queue(kind, told[0] if told else "")
     words = (told[1].split() if len(told) > 1 else []) or ["smp"]
