@@ -78,7 +78,7 @@ class Google:
     @property
     def address(self) -> str:
         """Where Compute Engine answers, for those who ask without this client."""
-        return str(self.compute.projects().get(project="-").uri).partition("projects/")[0]
+        return str(self.compute.projects().get(project="p").uri).partition("projects/")[0]
 
     @property
     def secrets(self) -> Any:

@@ -183,7 +183,7 @@ def script(request: JobRequest, order: Order) -> str:
             "leave() {",
             '    token=$(curl -s -H "Metadata-Flavor: Google" "$metadata/instance/service-accounts/default/token" |'
             """ sed -n 's/.*"access_token": *"\\([^"]*\\)".*/\\1/p')""",
-            f'    curl -s -f -o /dev/null -X DELETE -H "Authorization: Bearer $token" "$api{place}" ||'
+            f'    curl -s -f -o /dev/null -X DELETE -H "Authorization: Bearer $token" "${{api}}{place}" ||'
             ' say "it could not delete itself and powers off"',
             "    sleep 5",
             "    shutdown -h now",

@@ -180,9 +180,11 @@ class VMWorkers(FleetWorkers):
         try:
             inside = await self._reach(certificates, scheduler)
             await self._welcome(certificates, f"tls://{inside}:{vm.PORT}")
-        except (ClusterError, HostError, TimeoutError) as error:
-            log.error("no scheduler: %s", error)
+        except (ClusterError, HostError) as error:
             self._finish(str(error))
+        except Exception as error:
+            log.exception("no scheduler")
+            self._finish(f"The scheduler could not be started: {type(error).__name__}: {error}")
 
     async def _reach(self, certificates: Certificates, scheduler: FarScheduler) -> str:
         """Make the scheduler's VM and connect to it; return its address for other VMs."""
