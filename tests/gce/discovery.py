@@ -1,4 +1,4 @@
-"""Google's own description of its interfaces, as google-api-python-client carries it: routes, and what bodies may hold."""
+"""Google's own description of its interfaces, from google-api-python-client: routes, and what bodies may hold."""
 
 import functools
 import json

@@ -182,7 +182,7 @@ class Instances:
             found = [one for one in self._all.values() if one["zone"].endswith(f"/{given['zone']}")]
         return {"items": [one for one in found if matches(one, given.get("filter", ""))]}
 
-    def _do_instances_aggregatedList(self, given: dict[str, str], who: str) -> dict[str, Any]:  # noqa: N802
+    def _do_instances_aggregatedList(self, given: dict[str, str], who: str) -> dict[str, Any]:
         items = {}
         for zone in self.zones:
             found = self._do_instances_list({**given, "zone": zone}, who)["items"]
@@ -203,17 +203,17 @@ class Instances:
         threading.Thread(target=gone, daemon=True).start()
         return operation
 
-    def _do_instances_getSerialPortOutput(self, given: dict[str, str], who: str) -> dict[str, Any]:  # noqa: N802
+    def _do_instances_getSerialPortOutput(self, given: dict[str, str], who: str) -> dict[str, Any]:
         with self._lock:
             self._found(given)
         text = self._machines[given["instance"]].console
         start = int(given.get("start", 0))
         return {"contents": text[start:], "start": str(start), "next": str(len(text))}
 
-    def _do_zoneOperations_get(self, given: dict[str, str], who: str) -> dict[str, Any]:  # noqa: N802
+    def _do_zoneOperations_get(self, given: dict[str, str], who: str) -> dict[str, Any]:
         return self._operations[given["operation"]]
 
-    def _do_zoneOperations_list(self, given: dict[str, str], who: str) -> dict[str, Any]:  # noqa: N802
+    def _do_zoneOperations_list(self, given: dict[str, str], who: str) -> dict[str, Any]:
         with self._lock:
             return {"items": [one for one in self._operations.values() if matches(one, given.get("filter", ""))]}
 
@@ -224,7 +224,7 @@ class Instances:
             "quotas": [{"metric": name, "limit": limit} for name, limit in self.quotas.items()],
         }
 
-    def _do_machineTypes_get(self, given: dict[str, str], who: str) -> dict[str, Any]:  # noqa: N802
+    def _do_machineTypes_get(self, given: dict[str, str], who: str) -> dict[str, Any]:
         if given["machineType"] not in MACHINES:
             raise ApiError(404, "notFound", f"The resource 'machineTypes/{given['machineType']}' was not found")
         cores, memory, _ = MACHINES[given["machineType"]]

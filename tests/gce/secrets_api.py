@@ -43,12 +43,12 @@ class Secrets:
         self.ever.append(name)
         return secret
 
-    def _addVersion(self, given: dict[str, str], body: dict[str, Any], who: str) -> dict[str, Any]:  # noqa: N802
+    def _addVersion(self, given: dict[str, str], body: dict[str, Any], who: str) -> dict[str, Any]:
         versions = self._found(given)["versions"]
         versions.append(body["payload"])
         return {"name": f"projects/123/secrets/{given['secretsId']}/versions/{len(versions)}", "state": "ENABLED"}
 
-    def _setIamPolicy(self, given: dict[str, str], body: dict[str, Any], who: str) -> dict[str, Any]:  # noqa: N802
+    def _setIamPolicy(self, given: dict[str, str], body: dict[str, Any], who: str) -> dict[str, Any]:
         if not self.administrated:
             raise ApiError(403, "forbidden", "Permission 'secretmanager.secrets.setIamPolicy' denied")
         self._found(given)["policy"] = body["policy"]

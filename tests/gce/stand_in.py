@@ -127,7 +127,7 @@ class StandIn:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = answer  # noqa: N815  the names http.server looks for
+            do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = answer
 
         return Handler
 
