@@ -235,13 +235,16 @@ def launch_for(options: HostOptions | None = None) -> Launch:
 def _profiled(options: HostOptions) -> Launch:
     """Return what a host must be for a cluster that has a profile."""
     from mce_notebook.run.clusters.finding import find
-    from mce_notebook.run.clusters.request import resolve
+    from mce_notebook.run.clusters.request import at_address, resolve
 
     profile = find(options.on)
     told = os.environ.get("MCE_HOST_IDLE")
     idle = float(told) if told else profile.idle_timeout
     if profile.kind == "local":
         return Launch(cores=options.cores, gpus=options.gpus, idle=idle, workers=profile.max_workers)
+    if profile.kind == "address":
+        job = at_address(profile, cores=options.cores, gpus=options.gpus).to_json()
+        return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
     job = resolve(
         profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
     ).to_json()

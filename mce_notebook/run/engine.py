@@ -123,9 +123,10 @@ class Engine:
         self._looked.set()
         self._stir()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
+    def stop(self, grace: float = GRACE_SECONDS, why: str = "") -> None:
         """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds."""
         self._final = True
+        self.message = why or self.message
         self._obey("leave", grace)
 
     async def run(self) -> str:

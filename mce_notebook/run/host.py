@@ -204,11 +204,11 @@ class Host:
                 self.idled = True
                 self._leaving.set()
             if time.monotonic() > self._until:
-                self.message = "the cluster has lived for max_hours of its profile"
-                self._leaving.set()
+                self._leave("the cluster has lived for max_hours of its profile")
+            if self._workers is not None and self._workers.lost:
+                self._leave(self._workers.lost)
             if self._workers is not None and self._workers.over and not self._running:
-                self.message = self._workers.over
-                self._leaving.set()
+                self._leave(self._workers.over)
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
                 log.error("the runtime folder belongs to another host now: leaving")
@@ -218,6 +218,13 @@ class Host:
             if self._counter % 60 == 0:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _leave(self, why: str) -> None:
+        """Go, for a reason that those who wait for the sweeps are told, too."""
+        self.message = why
+        for running in self._running.values():
+            running.engine.stop(why=why)
+        self._leaving.set()
 
     def _demand(self) -> Demand:
         """Return what this host could use: at least a slot where it has a sweep."""
@@ -366,6 +373,12 @@ def _ledger(store: str, name: str) -> "StoreLedger":
 
 def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
     """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
+    if launch.job and json.loads(launch.job)["kind"] == "address":
+        from mce_notebook.run.clusters.address import AddressWorkers
+        from mce_notebook.run.clusters.request import AddressRequest
+
+        existing = AddressRequest.from_json(launch.job)
+        return lambda changed: AddressWorkers.start(existing, folder, changed)
     if launch.job:
         from mce_notebook.run.clusters.request import JobRequest
 

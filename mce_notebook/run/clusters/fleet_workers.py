@@ -160,11 +160,15 @@ class FleetWorkers(Workers):
         self.scheduler.retire(addresses)
         self._changed()
 
+    async def look_after(self) -> None:
+        """Do what has to be done now and then, about twice a second."""
+        await self.fleet.step()
+
     async def _keep(self) -> None:
         told: Any = None
         while not self._closing:
             try:
-                await self.fleet.step()
+                await self.look_after()
             except Exception:
                 # One look that fails must not end the looking.
                 log.exception("the queue could not be looked after")

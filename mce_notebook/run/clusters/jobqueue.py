@@ -27,6 +27,7 @@ from mce_notebook.run.clusters.fleet_workers import SUBMIT_SECONDS, FleetWorkers
 from mce_notebook.run.clusters.local import QUIET
 from mce_notebook.run.clusters.node import ENVIRONMENT, environment
 from mce_notebook.run.clusters.queue import SYSTEMS, Seen
+from mce_notebook.run.clusters.reaping import BEAT_SECONDS, JOBS, MEMORY_SECONDS, sign, touch
 from mce_notebook.run.clusters.request import JobRequest
 from mce_notebook.run.clusters.scheduler import FAR, OwnScheduler
 from mce_notebook.run.clusters.script import Site, make_job, shared_folder
@@ -34,9 +35,6 @@ from mce_notebook.run.registry import HostFolder, write_json
 
 log = logging.getLogger("mce_notebook.cluster")
 
-# Jobs of a host that was killed are looked for this long (seconds); then their numbers may belong to others.
-MEMORY_SECONDS = 7 * 86400.0
-JOBS = "jobs.json"
 # So much of what a job printed is shown.
 TAIL = 2000
 
@@ -138,6 +136,7 @@ class BatchWorkers(FleetWorkers):
     def __init__(self, request: JobRequest, folder: HostFolder, changed: Callable[[], None]):
         super().__init__(request, folder, changed)
         self._site = Site("", shared_folder(request, folder.path.name))
+        self._signed = time.monotonic()
 
     @classmethod
     async def start(cls, request: JobRequest, folder: HostFolder, changed: Callable[[], None]) -> "BatchWorkers":
@@ -163,7 +162,15 @@ class BatchWorkers(FleetWorkers):
         self._site = Site(scheduler.address, self._site.folder)
         backend = JobQueue(self.request, self._site)
         await backend.clear()
+        sign(self._site.folder, self.request.kind, self.request.profile)
         self.serve(scheduler, backend, f"mce-{secrets.token_hex(2)}")
+
+    async def look_after(self) -> None:
+        """Say now and then that this host lives, to whoever sees its folder from another machine."""
+        await super().look_after()
+        if time.monotonic() - self._signed > BEAT_SECONDS:
+            self._signed = time.monotonic()
+            touch(self._site.folder)
 
     async def close(self) -> None:
         """Cancel all jobs, the waiting ones too, and stop the scheduler."""

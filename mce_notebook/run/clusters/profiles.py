@@ -20,9 +20,9 @@ from mce_notebook.run.clusters import cloud
 from mce_notebook.run.clusters.cloud import Cloud
 
 BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
-KINDS = ("local", *BATCH, "gce")
+KINDS = ("local", *BATCH, "gce", "address")
 # Understood, so that a profile of these says what is missing rather than that it is wrong.
-LATER = ("ssh", "address")
+LATER = ("ssh",)
 # Clusters that need no profile.
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
@@ -103,7 +103,11 @@ class Profile(Terms):
     processes : int or None
         Slots in a job; None: as many as fit into `cores`.
     idle_timeout : float
-        Without work for this long, the cluster ends.
+        Without work for this long, the cluster ends; without its scheduler, one of kind address.
+    address : str
+        Of an existing Dask scheduler: `tcp://host:port` or `tls://host:port`.
+    tls_ca, tls_certificate, tls_key : str
+        Files for `tls`: whom to believe, what to show.
     cloud : Cloud or None
         What a profile of kind gce says more.
     others
@@ -118,6 +122,10 @@ class Profile(Terms):
     memory: int | None = None
     processes: int | None = None
     idle_timeout: float = 900.0
+    address: str = ""
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
     cloud: Cloud | None = None
 
 
@@ -185,6 +193,7 @@ def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(where: str, made: Profile) -> None:
+    _check_address(where, made)
     if made.min_workers > made.max_workers:
         raise ProfileError(
             f"{where}: min_workers = {made.min_workers} is above max_workers = {made.max_workers}; raise max_workers."
@@ -197,6 +206,21 @@ def _check_numbers(where: str, made: Profile) -> None:
         raise ProfileError(f"{where}: walltime is above max_walltime; make it shorter: jobs that run out are replaced.")
     if made.walltime < MIN_WALLTIME:
         raise ProfileError(f'{where}: a walltime below {MIN_WALLTIME:g} s holds no work; write walltime = "30m".')
+
+
+def _check_address(where: str, made: Profile) -> None:
+    if made.kind != "address":
+        return
+    if not made.address:
+        raise ProfileError(
+            f'{where}: an existing Dask scheduler has an address; write address = "tls://scheduler.example.org:8786".'
+        )
+    files = {"tls_ca": made.tls_ca, "tls_certificate": made.tls_certificate, "tls_key": made.tls_key}
+    missing = [key for key, value in files.items() if not value]
+    if made.address.startswith("tls:") and missing:
+        raise ProfileError(f"{where}: tls wants certificates; write {' and '.join(missing)}, paths of files.")
+    if made.address.startswith("tcp:") and len(missing) < len(files):
+        raise ProfileError(f'{where}: tcp knows no certificates; write address = "tls{made.address[3:]}".')
 
 
 # A worker needs this long to come up, and to leave in time (seconds).
@@ -256,6 +280,13 @@ def _word(value: Any) -> str:
     return found
 
 
+def _address(value: Any) -> str:
+    found = _word(value)
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d{1,5}", found):
+        raise ValueError
+    return found
+
+
 def _lines(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
@@ -293,6 +324,10 @@ KEYS: dict[str, _Key] = {
     "environment": (_variables, "a table of variables", '{ NAME = "value" }'),
     "interface": (_word, "the name of a network interface", '"ib0"'),
     "python": (_line, "the path of an interpreter", '"/opt/env/bin/python"'),
+    "address": (_address, "the address of a scheduler", '"tls://scheduler.example.org:8786"'),
+    "tls_ca": (_line, "the path of a file", '"~/.dask/ca.pem"'),
+    "tls_certificate": (_line, "the path of a file", '"~/.dask/cert.pem"'),
+    "tls_key": (_line, "the path of a file", '"~/.dask/key.pem"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
 }
 
@@ -350,14 +385,17 @@ CLOUD_KEYS: dict[str, _Key] = {
     "labels": (_labels, "a table of labels: small letters, digits, _ and -; none of mce-", '{ team = "physics" }'),
 }
 _LOCAL = ("kind", "max_workers", "idle_timeout")
+_ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
 _GCE = (
     "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
     "environment", "python",
 )  # fmt: skip
 # Keys that only some batch systems know.
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}
+_OWN.update(dict.fromkeys(_ADDRESS, ("address",)))
 KEYS_OF: dict[str, Mapping[str, _Key]] = {
     "local": {key: KEYS[key] for key in _LOCAL},
+    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours")},
     **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
     "gce": {**{key: KEYS[key] for key in _GCE}, **CLOUD_KEYS},
 }

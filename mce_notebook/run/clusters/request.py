@@ -3,11 +3,12 @@
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from mce_notebook.errors import ProfileError
 from mce_notebook.run.clusters.cloud import Cloud, own_gpus, size_of
-from mce_notebook.run.clusters.profiles import MIN_WALLTIME, Profile, Terms
+from mce_notebook.run.clusters.profiles import MAX_WORKERS, MIN_WALLTIME, Profile, Terms
 
 # Per slot, where neither the profile nor the sweep says anything (bytes).
 DEFAULT_MEMORY = 2 * 10**9
@@ -86,6 +87,74 @@ class JobRequest(Terms):
             told = values["cloud"]
             values["cloud"] = Cloud(**{**told, "zones": tuple(told["zones"])})
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressRequest:
+    """An existing Dask cluster, resolved.
+
+    Parameters
+    ----------
+    profile : str
+        Name of the profile.
+    address : str
+        Of its scheduler.
+    tls_ca, tls_certificate, tls_key : str
+        Absolute paths; empty without TLS.
+    slot_cores : int
+        Cores of one slot: threads of BLAS in it.
+    max_workers : int
+        Slots to be used at most.
+    max_hours, patience : float
+        The host leaves after so many hours, and after so many seconds without the scheduler.
+    kind : str
+        `address`, for whoever reads the record.
+    """
+
+    profile: str
+    address: str
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    slot_cores: int = 1
+    max_workers: int = MAX_WORKERS
+    max_hours: float = 72.0
+    patience: float = 900.0
+    kind: str = "address"
+
+    def to_json(self) -> str:
+        """Return it as text, the same for equal requests."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "AddressRequest":
+        """Return the request `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def at_address(profile: Profile, *, cores: int = 1, gpus: int = 0) -> AddressRequest:
+    """Return what a host needs to use the existing Dask cluster of a profile.
+
+    Raises
+    ------
+    ProfileError
+        If GPUs are asked for: whose they are is not known of workers that somebody else started.
+    """
+    if gpus:
+        raise ProfileError(
+            f"{profile.name} is a Dask cluster that somebody else started, where nobody divides GPUs between slots; "
+            "leave out --gpus: its points see the devices their worker sees."
+        )
+    files = {name: getattr(profile, name) for name in ("tls_ca", "tls_certificate", "tls_key")}
+    return AddressRequest(
+        profile=profile.name,
+        address=profile.address,
+        **{name: str(Path(path).expanduser().absolute()) if path else "" for name, path in files.items()},
+        slot_cores=cores,
+        max_workers=profile.max_workers,
+        max_hours=profile.max_hours,
+        patience=profile.idle_timeout,
+    )
 
 
 def resolve(

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from distributed import Client, Scheduler, Security
 from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.versions import VersionMismatchWarning
 
 from mce_notebook.errors import HostError
 
@@ -32,13 +34,13 @@ FAR = {
 # long to answer, and to take us as a client (seconds).
 LOOK_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 6.0
 # Between two attempts to find it again.
 AGAIN_SECONDS = 1.0
 # One that is connected and does not answer for so long is given up, too.
 SILENT_SECONDS = 30.0
 
-Told = Callable[[str], None]
+Told = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,10 @@ class FarScheduler:
         )
         try:
             async with asyncio.timeout(2 * CONNECT_SECONDS):
-                await client
+                with warnings.catch_warnings():
+                    # Of versions that differ, which is ours to tell.
+                    warnings.simplefilter("ignore", VersionMismatchWarning)
+                    await client
                 if self._found is not None:
                     await self._found(client)
             client.subscribe_topic("all", self._hear)

@@ -14,10 +14,13 @@ class Workers:
         Their slots.
     over : str
         Why the cluster has to end as soon as no sweep runs; empty while it has not.
+    lost : str
+        Why there will be none any more, and the host leaves; its sweeps are interrupted.
     """
 
     pool: Any
     over = ""
+    lost: str = ""
 
     async def ready(self) -> None:
         """Wait until a task has run."""
