@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -65,6 +64,8 @@ def google(runtime: Path) -> Iterator[StandIn]:
         told = {
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{stand_in.url}/compute/v1/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER": f"{stand_in.url}/",
+            # Where hosts keep the logs of VMs.
+            "HOME": str(runtime / "home"),
         }
         before = {name: os.environ.get(name) for name in told}
         os.environ.update(told)
@@ -84,15 +85,6 @@ def profiles(google: StandIn, runtime: Path) -> Iterator[Profiles]:
     key.write_text(json.dumps(google.key_file()))
     yield Profiles(key)
     (config_folder() / "clusters.toml").unlink(missing_ok=True)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A home folder for the logs of hosts."""
-    if "HOME" in os.environ:
-        monkeypatch.setenv("HOME", str(tmp_path))
-    yield
-    shutil.rmtree(tmp_path / ".mce", ignore_errors=True)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ class Instances:
     def __init__(self, stand_in: "StandIn", zones: tuple[str, ...]):
         self.zones = zones
         self.quotas = {"CPUS": 64, "GPUS_ALL_REGIONS": 2, "INSTANCES": 50}
+        self.rules: list[dict[str, Any]] = []
         # Bodies of all VMs there ever were, by name.
         self.ever: dict[str, dict[str, Any]] = {}
         self.room = Room()
@@ -97,7 +98,7 @@ class Instances:
     def answer(self, method: str, given: dict[str, str], body: dict[str, Any], who: str, fault: str) -> Any:
         """Answer one request."""
         zone = given.get("zone")
-        if given.get("project") != self._stand_in.project:
+        if given.get("project") not in (self._stand_in.project, "cos-cloud"):
             raise ApiError(404, "notFound", f"The resource 'projects/{given.get('project')}' was not found")
         if zone is not None and zone not in self.zones:
             raise ApiError(404, "notFound", f"The resource 'zones/{zone}' was not found")
@@ -230,8 +231,21 @@ class Instances:
         cores, memory, _ = MACHINES[given["machineType"]]
         return {"name": given["machineType"], "guestCpus": cores, "memoryMb": memory}
 
+    def _do_regions_get(self, given: dict[str, str], who: str) -> dict[str, Any]:
+        with self._lock:
+            used = sum(_cores(one) for one in self._all.values())
+        return {
+            "name": given["region"],
+            "quotas": [{"metric": name, "limit": limit, "usage": used} for name, limit in self.quotas.items()],
+        }
+
+    def _do_images_get(self, given: dict[str, str], who: str) -> dict[str, Any]:
+        if given["image"] != "sweeps":
+            raise ApiError(404, "notFound", f"The resource 'images/{given['image']}' was not found")
+        return {"name": given["image"]}
+
     def _do_firewalls_list(self, given: dict[str, str], who: str) -> dict[str, Any]:
-        return {"items": [{"name": "mce", "targetTags": ["mce-scheduler"], "allowed": [{"IPProtocol": "tcp"}]}]}
+        return {"items": self.rules}
 
     def _keep(self) -> None:
         """Take in that machines were shut down from inside, and end those whose time is over."""

@@ -128,7 +128,10 @@ class Google:
                 # One at a time: a token serves all.
                 with self._lock:
                     self._refresh()
-            return request.execute()
+            try:
+                return request.execute()
+            finally:
+                request.http.close()
 
     def _refresh(self) -> None:
         import google.auth.transport.requests
