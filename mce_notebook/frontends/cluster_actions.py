@@ -26,6 +26,9 @@ VERBS = {
 # Verbs that need no name of a cluster.
 NAMELESS = ("list", "init", "reap")
 START_SECONDS = 3600.0
+# What a cluster has many of, and what is said when it has none.
+UNITS = {"address": "machine", "gce": "VM"}
+NOTHING = {"address": "It has no workers.", "gce": "It has no workers' VMs now; they come with work."}
 # A host says what it does a little more often than this.
 HEARTBEAT_SECONDS = 1.5
 Say = Callable[[str], None]
@@ -162,7 +165,11 @@ def _stop(name: str, found: list[HostHandle], sure: bool) -> str:
     for host in found:
         # Jobs take longer to cancel than workers of this machine to end.
         stop_host(host, timeout=30.0 if _kind(host) in ("local", "address") else 120.0)
-    endings = {"local": ".", "address": "; the Dask cluster it used goes on."}
+    endings = {
+        "local": ".",
+        "address": "; the Dask cluster it used goes on.",
+        "gce": ", and its VMs are deleted.",
+    }
     return f"{name} is stopped{endings.get(kinds.pop(), ', and its jobs are cancelled.')}"
 
 
@@ -207,13 +214,21 @@ def _nodes(host: HostHandle) -> str:
         return f"{host.state().get('workers', 0)} slots on this machine"
     found = _rows(host)
     if not found:
-        return "It has no workers." if _kind(host) == "address" else "It has no jobs now; they come with work."
-    rows = [("machine" if _kind(host) == "address" else "job", "state", "slots", "name", "reason")]
+        return _money(host) + NOTHING.get(_kind(host), "It has no jobs now; they come with work.")
+    rows = [(UNITS.get(_kind(host), "job"), "state", "slots", "name", "reason")]
     rows += [
         (str(row["job"]), str(row["state"]), str(len(row["workers"])), str(row["name"]), str(row["reason"]))
         for row in found
     ]
-    return table_text(rows)
+    return _money(host) + table_text(rows)
+
+
+def _money(host: HostHandle) -> str:
+    """Return a line on what a cluster has cost, where its profile has prices."""
+    state = host.state()
+    if state.get("cost") is None:
+        return ""
+    return f"cost so far: {state['cost']:.2f}, {state.get('cost_per_hour') or 0.0:.2f} an hour now\n"
 
 
 def _log(host: HostHandle) -> str:

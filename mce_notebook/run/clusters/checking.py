@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from mce_notebook.errors import ProfileError
+from mce_notebook.run.clusters import vm_checking
 from mce_notebook.run.clusters.finding import FILE, trust
 from mce_notebook.run.clusters.profiles import Profile
 from mce_notebook.run.clusters.queue import SYSTEMS, call, finished, look
@@ -39,6 +40,8 @@ def check(profile: Profile) -> str:
         return f"{profile.name}: up to {profile.max_workers} slots on this machine."
     if profile.kind == "address":
         return _checked_address(profile)
+    if profile.kind == "gce":
+        return "\n".join(vm_checking.check(profile))
     request = resolve(profile)
     lines = [
         f"{profile.name}: up to {request.max_workers} slots, {request.processes} in a job of {request.cores} cores, "
@@ -131,15 +134,17 @@ def init(folder: Path) -> str:
     """
     path = folder / FILE
     found = [kind for kind in SYSTEMS if _there(kind)]
+    cloud = vm_checking.section()
     text = "\n".join(
         [
             "# Clusters for --on; see docs/clusters.md. `mce clusters check NAME` shows what would be submitted.",
             "# After you change this file: mce trust clusters.toml",
             "",
-            *(_section(kind) for kind in found or ("slurm",)),
+            *(_section(kind) for kind in found or (() if cloud else ("slurm",))),
+            *([cloud] if cloud else ()),
         ]
     )
-    if not found:
+    if not (found or cloud):
         text += "\n# No batch system was found here; the above is an example.\n"
     try:
         with path.open("x", encoding="utf-8") as file:

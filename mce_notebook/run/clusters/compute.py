@@ -78,7 +78,7 @@ class Google:
     @property
     def address(self) -> str:
         """Where Compute Engine answers, for those who ask without this client."""
-        return str(self.compute.projects().get(project="-").uri).partition("projects/")[0]
+        return str(self.compute.projects().get(project="p").uri).partition("projects/")[0]
 
     @property
     def secrets(self) -> Any:
@@ -128,7 +128,10 @@ class Google:
                 # One at a time: a token serves all.
                 with self._lock:
                     self._refresh()
-            return request.execute()
+            try:
+                return request.execute()
+            finally:
+                request.http.close()
 
     def _refresh(self) -> None:
         import google.auth.transport.requests

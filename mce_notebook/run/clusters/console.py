@@ -15,7 +15,7 @@ from mce_notebook.run.clusters.vm import ENDED, MARK, REFUSED, UP
 log = logging.getLogger("mce_notebook.cluster")
 
 # Between two looks, while the worker has not started yet and after (seconds).
-SOON, RARELY = 4.0, 60.0
+SOON, RARELY = 4.0, 20.0
 # So much of each console is kept here; the file has all of it.
 TAIL = 20_000
 

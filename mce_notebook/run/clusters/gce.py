@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from mce_notebook.run.clusters.console import Console
 from mce_notebook.run.clusters.fleet import Refused
 from mce_notebook.run.clusters.queue import ENDED, RUNNING, WAITING, Seen
 from mce_notebook.run.clusters.request import JobRequest
-from mce_notebook.run.clusters.vm import Order
+from mce_notebook.run.clusters.vm import Family, Order
 
 log = logging.getLogger("mce_notebook.cluster")
 
@@ -34,31 +33,6 @@ CLOSED_SECONDS = 30.0
 LATER = "not yet: "
 # What ended a VM, by what its operation is called.
 ENDS = (("preempted", "PREEMPTED"), ("hostError", "NODE_FAIL"), ("Maintenance", "NODE_FAIL"), ("delete", "CANCELLED"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """What all VMs of one host's life have in common.
-
-    Parameters
-    ----------
-    cluster : str
-        Prefix of their names.
-    host, machine : str
-        Key of the host's folder, and the machine it is on.
-    ends : float
-        When the last of them is to be gone (seconds, monotonic).
-    """
-
-    cluster: str
-    host: str
-    machine: str
-    ends: float
-
-    @property
-    def left(self) -> float:
-        """Seconds until then."""
-        return self.ends - time.monotonic()
 
 
 class VMs:
@@ -159,16 +133,7 @@ class VMs:
 
     def _order(self, name: str, zone: str, role: str, config: Mapping[str, Any]) -> Order:
         family = self.family
-        return Order(
-            name=name,
-            zone=zone,
-            role=role,
-            cluster=family.cluster,
-            host=family.host,
-            machine=family.machine,
-            seconds=family.left,
-            config=config,
-        )
+        return Order(name=name, zone=zone, role=role, family=family, seconds=family.left, config=config)
 
     async def _insert(self, order: Order, price: float | None) -> str:
         made = f"{order.zone}/{order.name}"

@@ -1,51 +1,91 @@
 """VMs and secrets in a project that have our labels, and whose host is no more."""
 
 import asyncio
+import datetime
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mce_notebook.run.client import hosts
 from mce_notebook.run.clusters import vm
 from mce_notebook.run.clusters.compute import Google
+from mce_notebook.run.clusters.profiles import Profile
+from mce_notebook.run.clusters.reaping import Orphan
 from mce_notebook.run.clusters.vault import kept
 
 
 @dataclass(frozen=True)
-class Left:
-    """One VM or secret.
+class Ours:
+    """One VM or secret with our labels.
 
     Parameters
     ----------
     name, zone : str
         The zone is empty for a secret.
-    cluster, host, machine : str
-        As labelled.
-    status, since : str
-        As Google says.
+    labels : mapping
+    status : str
+        As Google says; empty for a secret.
+    since : str
+        RFC 3339; empty for a secret.
     """
 
     name: str
     zone: str
-    cluster: str
-    host: str
-    machine: str
+    labels: Mapping[str, str]
     status: str = ""
     since: str = ""
 
     @property
-    def alive(self) -> bool:
-        """Whether the host it belongs to runs; only hosts of this machine can be seen."""
-        return self.cluster in {vm.label(str(host.state().get("cluster", ""))) for host in hosts()}
+    def orphan(self) -> Orphan:
+        """The same as what it may turn out to be."""
+        return Orphan(
+            id=self.name,
+            what="VM" if self.zone else "secret",
+            state=self.status,
+            host=self.labels.get(vm.MACHINE, ""),
+            born=datetime.datetime.fromisoformat(self.since).timestamp() if self.since else 0.0,
+            place=self.zone,
+        )
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether it was made from another machine, whose hosts cannot be seen from here."""
-        return self.machine != vm.label(socket.gethostname())
+
+class VMReaper:
+    """VMs and secrets that hosts of this machine made for a profile and left.
+
+    Those that were made from other machines are left alone: whether their hosts live cannot be seen from here, and
+    they end by themselves.
+
+    Parameters
+    ----------
+    profile : Profile
+        Of kind gce.
+    """
+
+    def __init__(self, profile: Profile):
+        assert profile.cloud is not None
+        self._cloud = profile.cloud
+        self._labels = {
+            vm.USER: vm.label(vm.user()),
+            vm.MACHINE: vm.label(socket.gethostname()),
+            vm.PROFILE: vm.label(profile.name),
+        }
+
+    async def find(self) -> list[Orphan]:
+        """Return what was left; see `Reaper`."""
+        google = await asyncio.to_thread(Google, self._cloud.credentials)
+        there = await found(google, self._cloud.project, self._labels)
+        # Looked up after what there is: a host that starts meanwhile makes its VMs later.
+        alive = {vm.label(str(host.state().get("cluster", ""))) for host in hosts()}
+        return [one.orphan for one in there if one.labels.get(vm.CLUSTER) not in alive]
+
+    async def remove(self, orphans: Sequence[Orphan]) -> list[Orphan]:
+        """Delete them; one that Google has begun to delete is gone."""
+        google = await asyncio.to_thread(Google, self._cloud.credentials)
+        await delete(google, self._cloud.project, [(one.place, one.id) for one in orphans])
+        return []
 
 
-async def found(google: Google, project: str, labels: Mapping[str, str]) -> list[Left]:
+async def found(google: Google, project: str, labels: Mapping[str, str]) -> list[Ours]:
     """Return all VMs and secrets of a project with some labels.
 
     Raises
@@ -54,22 +94,21 @@ async def found(google: Google, project: str, labels: Mapping[str, str]) -> list
         If Google does not tell.
     """
     told = " AND ".join(f"labels.{name}={value}" for name, value in labels.items())
-    compute = google.compute.instances()
-    made: list[Left] = []
+    instances = google.compute.instances()
+    made: list[Ours] = []
     token = None
     while True:
-        page = await google.call(compute.aggregatedList(project=project, filter=told, pageToken=token))
+        page = await google.call(instances.aggregatedList(project=project, filter=told, pageToken=token))
         assert page is not None
         for scope in (page.get("items") or {}).values():
             made += [_vm(one) for one in scope.get("instances") or ()]
         token = page.get("nextPageToken")
         if not token:
-            break
-    return made + [_left(name, "", tags) for name, tags in await kept(google, project, labels)]
+            return made + [Ours(name, "", tags) for name, tags in await kept(google, project, labels)]
 
 
-async def delete(google: Google, project: str, left: Iterable[Left]) -> None:
-    """Delete them; those that are gone do not matter.
+async def delete(google: Google, project: str, places: Sequence[tuple[str, str]]) -> None:
+    """Delete VMs, and secrets, whose zone is empty; those that are gone do not matter.
 
     Raises
     ------
@@ -77,23 +116,20 @@ async def delete(google: Google, project: str, left: Iterable[Left]) -> None:
         If some may still be there.
     """
 
-    async def one(it: Left) -> None:
-        if it.zone:
-            await google.delete(project, it.zone, it.name)
+    async def one(zone: str, name: str) -> None:
+        if zone:
+            await google.delete(project, zone, name)
         else:
-            await google.call(google.secrets.delete(name=f"projects/{project}/secrets/{it.name}"), missing=True)
+            await google.call(google.secrets.delete(name=f"projects/{project}/secrets/{name}"), missing=True)
 
-    await asyncio.gather(*map(one, left))
+    await asyncio.gather(*(one(*place) for place in places))
 
 
-def _vm(record: Mapping[str, Any]) -> Left:
-    zone = str(record["zone"]).rpartition("/")[2]
-    return _left(
-        str(record["name"]), zone, record.get("labels") or {}, str(record["status"]),
+def _vm(record: Mapping[str, Any]) -> Ours:
+    return Ours(
+        str(record["name"]),
+        str(record["zone"]).rpartition("/")[2],
+        dict(record.get("labels") or {}),
+        str(record["status"]),
         str(record.get("creationTimestamp", "")),
-    )  # fmt: skip
-
-
-def _left(name: str, zone: str, labels: Mapping[str, str], status: str = "secret", since: str = "") -> Left:
-    cluster, host, machine = (str(labels.get(one, "")) for one in (vm.CLUSTER, vm.HOST, vm.MACHINE))
-    return Left(name, zone, cluster, host, machine, status, since)
+    )

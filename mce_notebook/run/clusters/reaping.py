@@ -78,6 +78,10 @@ def reaper(profile: Profile) -> Reaper | None:
     """Return the reaper of a profile; None where hosts leave nothing that outlives them."""
     if profile.kind in BATCH:
         return JobReaper(profile)
+    if profile.kind == "gce":
+        from mce_notebook.run.clusters.orphans import VMReaper
+
+        return VMReaper(profile)
     return None
 
 

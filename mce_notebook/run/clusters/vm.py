@@ -8,6 +8,7 @@ import getpass
 import json
 import re
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from mce_notebook.run.clusters.cloud import Cloud, own_gpus
 from mce_notebook.run.clusters.request import JobRequest
 
 # Labels of all we make: whose it is and which host's, on which machine that host runs.
-CLUSTER, USER, HOST, MACHINE, ROLE = "mce-cluster", "mce-user", "mce-host", "mce-machine", "mce-role"
+CLUSTER, USER, HOST, MACHINE = "mce-cluster", "mce-user", "mce-host", "mce-machine"
+PROFILE, ROLE = "mce-profile", "mce-role"
 SCHEDULER, WORKER = "scheduler", "worker"
 # Network tag of the scheduler's VM, for a firewall rule.
 TAG = "mce-scheduler"
@@ -35,6 +37,33 @@ CONFIG = "mce-config"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Family:
+    """What all VMs of one host's life have in common.
+
+    Parameters
+    ----------
+    cluster : str
+        Prefix of their names.
+    profile : str
+    host, machine : str
+        Key of the host's folder, and the name of the machine it is on.
+    ends : float
+        When the last of them is to be gone (seconds, monotonic).
+    """
+
+    cluster: str
+    profile: str
+    host: str
+    machine: str
+    ends: float
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return self.ends - time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """One VM to be made.
 
@@ -43,26 +72,19 @@ class Order:
     name, zone : str
     role : str
         SCHEDULER or WORKER.
-    cluster : str
-        Prefix of the names of all VMs of one host's life.
-    host, machine : str
-        Key of the host's folder, and the name of the machine it is on.
+    family : Family
     seconds : float
         Google deletes it after this long.
     config : mapping
         For the guest (`guest.py`); readable by everybody who may see the project.
-    user : str
     """
 
     name: str
     zone: str
     role: str
-    cluster: str
-    host: str
-    machine: str
+    family: Family
     seconds: float
     config: Mapping[str, Any] = field(default_factory=dict)
-    user: str = field(default_factory=lambda: user())
 
 
 class _Cluster:
@@ -79,16 +101,16 @@ def label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-def labels(cloud: Cloud, order: Order) -> dict[str, str]:
-    """Return the labels of a VM."""
-    return {
-        **cloud.labels,
-        CLUSTER: label(order.cluster),
-        USER: label(order.user),
-        HOST: label(order.host),
-        MACHINE: label(order.machine),
-        ROLE: order.role,
+def labels(family: Family, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of all that one host makes, and those of the profile."""
+    told = {
+        CLUSTER: family.cluster,
+        USER: user(),
+        HOST: family.host,
+        MACHINE: family.machine,
+        PROFILE: family.profile,
     }
+    return {**more, **{name: label(value) for name, value in told.items()}}
 
 
 def body(request: JobRequest, order: Order) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def body(request: JobRequest, order: Order) -> dict[str, Any]:
     cloud = request.cloud
     assert cloud is not None
     made = _stock(cloud, order)
-    made["labels"] = labels(cloud, order)
+    made["labels"] = {**labels(order.family, cloud.labels), ROLE: order.role}
     # The stock tags open the ports of web servers.
     made["tags"] = {"items": [TAG if order.role == SCHEDULER else "mce-worker"]}
     made["scheduling"] = _scheduling(cloud, order)
@@ -183,7 +205,7 @@ def script(request: JobRequest, order: Order) -> str:
             "leave() {",
             '    token=$(curl -s -H "Metadata-Flavor: Google" "$metadata/instance/service-accounts/default/token" |'
             """ sed -n 's/.*"access_token": *"\\([^"]*\\)".*/\\1/p')""",
-            f'    curl -s -f -o /dev/null -X DELETE -H "Authorization: Bearer $token" "$api{place}" ||'
+            f'    curl -s -f -o /dev/null -X DELETE -H "Authorization: Bearer $token" "${{api}}{place}" ||'
             ' say "it could not delete itself and powers off"',
             "    sleep 5",
             "    shutdown -h now",

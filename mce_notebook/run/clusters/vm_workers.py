@@ -25,7 +25,7 @@ from mce_notebook.run.clusters.certificates import Certificates, issue
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.fleet import Fleet
 from mce_notebook.run.clusters.fleet_workers import FleetWorkers
-from mce_notebook.run.clusters.gce import Family, VMs, port
+from mce_notebook.run.clusters.gce import VMs, port
 from mce_notebook.run.clusters.local import QUIET
 from mce_notebook.run.clusters.node import environment
 from mce_notebook.run.clusters.request import JobRequest
@@ -98,8 +98,9 @@ class VMWorkers(FleetWorkers):
         self.cloud = request.cloud
         self.bill = Bill()
         self._prefix = f"mce-{secrets.token_hex(4)}"
-        self._family = Family(
+        self._family = vm.Family(
             cluster=self._prefix,
+            profile=request.profile,
             host=folder.path.name,
             machine=socket.gethostname(),
             ends=time.monotonic() + request.max_hours * 3600.0,
@@ -141,7 +142,7 @@ class VMWorkers(FleetWorkers):
         left = await found(self.google, self.cloud.project, mine)
         if left:
             log.info("deleting what a host that died left: %s", ", ".join(one.name for one in left))
-            await delete(self.google, self.cloud.project, left)
+            await delete(self.google, self.cloud.project, [(one.zone, one.name) for one in left])
 
     async def _open(self) -> None:
         hours = self.request.max_hours + 24
@@ -150,15 +151,8 @@ class VMWorkers(FleetWorkers):
         if reader == "default":
             project = await self.google.call(self.google.compute.projects().get(project=self.cloud.project))
             reader = str((project or {}).get("defaultServiceAccount", reader))
-        mine = {
-            vm.CLUSTER: vm.label(self._prefix),
-            vm.USER: vm.label(vm.user()),
-            vm.HOST: vm.label(self._family.host),
-            vm.MACHINE: vm.label(self._family.machine),
-        }
-        self._vault = Vault(
-            self.google, self.cloud.project, {**self.cloud.labels, **mine}, reader, self.request.max_hours * 3600
-        )
+        mine = vm.labels(self._family, self.cloud.labels)
+        self._vault = Vault(self.google, self.cloud.project, mine, reader, self.request.max_hours * 3600)
         make = functools.partial(
             CloudFleet, spare=SPARE_SECONDS, start=BOOT_SECONDS, together=TOGETHER, remarks=self._remarks
         )
@@ -180,9 +174,11 @@ class VMWorkers(FleetWorkers):
         try:
             inside = await self._reach(certificates, scheduler)
             await self._welcome(certificates, f"tls://{inside}:{vm.PORT}")
-        except (ClusterError, HostError, TimeoutError) as error:
-            log.error("no scheduler: %s", error)
+        except (ClusterError, HostError) as error:
             self._finish(str(error))
+        except Exception as error:
+            log.exception("no scheduler")
+            self._finish(f"The scheduler could not be started: {type(error).__name__}: {error}")
 
     async def _reach(self, certificates: Certificates, scheduler: FarScheduler) -> str:
         """Make the scheduler's VM and connect to it; return its address for other VMs."""
@@ -275,7 +271,7 @@ class VMWorkers(FleetWorkers):
         if found is not None and self._head not in await self.backend.listed([zone]):
             ended = await self.backend.last(self._head)
             why = f": {ended.word} {ended.reason}" if ended is not None else ""
-            self._finish(f"The scheduler's VM is gone{why}. What is done is kept; resume goes on with a new one.")
+            self.lost = f"The scheduler's VM is gone{why}. What is done is kept; resume goes on with a new one."
 
     def _finish(self, why: str) -> None:
         log.warning("%s", why)
