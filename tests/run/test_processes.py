@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import gc
 import os
 import signal
 import subprocess
@@ -179,20 +178,30 @@ def test_a_process_that_ends_leaves_nothing_open():
     assert "ResourceWarning" not in ended.stderr
 
 
-def test_a_template_that_cannot_be_started_is_an_error_that_leaves_nothing_open(monkeypatch):
-    def refuse(*_, **__):
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+def test_a_template_that_cannot_be_started_is_an_error_that_leaves_nothing_open():
+    # In a process of its own: other tests' connections come and go in this one.
+    program = """
+        import errno, os, subprocess
+        from mce_notebook.run import processes
+        from mce_notebook.run.child import Child
 
-    Child().close()
-    processes.close()
-    before = psutil.Process().num_fds()
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    with pytest.raises(BlockingIOError):
-        Child()
-    gc.collect()
-    assert psutil.Process().num_fds() == before
-    monkeypatch.undo()
-    Child().close()
+        def refuse(*_, **__):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        Child().close()
+        processes.close()
+        before, start = sorted(os.listdir("/dev/fd")), subprocess.Popen
+        for _ in range(3):
+            subprocess.Popen = refuse
+            try:
+                Child()
+            except BlockingIOError:
+                subprocess.Popen = start
+            assert subprocess.Popen is start
+            assert sorted(os.listdir("/dev/fd")) == before
+        Child().close()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=True)
 
 
 def test_a_machine_without_room_for_a_thread_costs_nothing(notebook, declared, monkeypatch):
