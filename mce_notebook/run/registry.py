@@ -91,8 +91,8 @@ class Process:
 class Launch:
     """What a host is for. Two requests with equal `key` share one host.
 
-    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `place`
-    is where the host lives (`Place.to_json`), empty for beside the notebook.
+    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host;
+    `place` is where the host lives (`Place.to_json`), empty for beside the notebook.
     """
 
     profile: str = "local"

@@ -58,6 +58,7 @@ class Following(threading.Thread):
         self._agent.pipe.say({"sweep": self._key, **header}, payload)
 
     def run(self) -> None:
+        """Send what is new, then what the host says, until there is nobody to tell."""
         told: Any = None
         wait = LOOK_SECONDS
         while not self._ended:

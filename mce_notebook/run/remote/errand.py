@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +62,8 @@ class Errand:
     def over(self) -> bool:
         """Whether nobody waits for this sweep any more."""
         beat = self._status.get("beat") or {}
-        total = beat.get("total")
-        complete = bool(total) and int(beat.get("done", 0)) + int(beat.get("failed", 0)) >= int(total)
+        total = int(beat.get("total") or 0)
+        complete = total > 0 and int(beat.get("done", 0)) + int(beat.get("failed", 0)) >= total
         return complete or self.state not in RUNNING
 
     def wanted(self, limit: int) -> int:
