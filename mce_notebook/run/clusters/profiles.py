@@ -18,14 +18,15 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import OptionError, ProfileError
 from mce_notebook.run.clusters import cloud
 from mce_notebook.run.clusters.cloud import Cloud
+from mce_notebook.run.remote.place import is_target
 
 BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
 KINDS = ("local", *BATCH, "gce", "address")
-# Understood, so that a profile of these says what is missing rather than that it is wrong.
-LATER = ("ssh",)
 # Clusters that need no profile.
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
+# Where the process lives that drives sweeps.
+HOSTS = ("here", "login", "job")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,12 @@ class Profile(Terms):
         Files for `tls`: whom to believe, what to show.
     cloud : Cloud or None
         What a profile of kind gce says more.
+    ssh : str
+        ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
+    host : str
+        Where the process lives that drives sweeps: ``here``, on the ``login`` node, or in a ``job`` of its own.
+    host_walltime : float or None
+        Of that job; None: as long as the queue allows, or as the other jobs.
     others
         As in `Terms`.
     """
@@ -127,6 +134,9 @@ class Profile(Terms):
     tls_certificate: str = ""
     tls_key: str = ""
     cloud: Cloud | None = None
+    ssh: str = ""
+    host: str = "here"
+    host_walltime: float | None = None
 
 
 def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
@@ -147,11 +157,6 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
     known = KEYS_OF[kind]
     values: dict[str, Any] = {"name": name, "kind": kind}
     for key, value in table.items():
-        if key in ("ssh", "host"):
-            raise ProfileError(
-                f"{where}: `{key}` is not there yet; today the host runs beside the notebook, so start Jupyter where "
-                f"the batch system's commands are, and leave `{key}` out."
-            )
         if key not in known:
             raise ProfileError(f"{where}: there is no key `{key}`; {_hint(key, known)}")
         if key != "kind":
@@ -162,8 +167,13 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
                 raise ProfileError(f"{where}: {key} is {meaning}, not {value!r}; write {key} = {example}") from None
     if kind == "gce":
         values["cloud"] = _cloud(where, values)
+    if "ssh" in values:
+        values.setdefault("host", "login")
     made = Profile(**values)
     _check_numbers(where, made)
+    _check_place(where, made)
+    if made.host == "job" and made.host_walltime is None:
+        made = dataclasses.replace(made, host_walltime=made.max_walltime or made.walltime)
     return made
 
 
@@ -178,12 +188,46 @@ def _cloud(where: str, values: dict[str, Any]) -> Cloud:
     return found
 
 
+def _check_place(where: str, made: Profile) -> None:
+    if made.host not in HOSTS:
+        raise ProfileError(
+            f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
+            '`ssh`, or in a job of its own; write host = "login".'
+        )
+    if made.host == "login" and not made.ssh:
+        raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
+    if made.host == "here" and made.ssh:
+        raise ProfileError(
+            f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
+        )
+    if made.ssh and not made.python:
+        raise ProfileError(
+            f"{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: "
+            'python = "/home/me/env/bin/python".'
+        )
+    if made.kind == "local" and (made.host == "job" or (not made.ssh and (made.python or made.folder))):
+        raise ProfileError(
+            f"{where}: kind local has no jobs; `python` and `folder` belong to `ssh`, and its host is there."
+        )
+
+
+def to_json(made: Profile) -> dict[str, Any]:
+    """Return a profile as JSON has it."""
+    return dataclasses.asdict(made)
+
+
+def from_json(record: Mapping[str, Any]) -> Profile:
+    """Return the profile `to_json` told of; raises TypeError for one of another version."""
+    lists = {name: tuple(record[name]) for name in ("directives", "prologue")}
+    return Profile(**{**record, **lists})
+
+
 def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
     kind = table.get("kind", name)
-    if kind in LATER:
+    if kind == "ssh":
         raise ProfileError(
-            f"{where}: clusters of kind {kind} are not there yet; today there are local, gce and the batch systems "
-            f"{', '.join(BATCH)}."
+            f'{where}: ssh is not a kind but a way to a cluster; write kind = "slurm" (or another), or kind = "local" '
+            'for a machine of its own, and ssh = "user@login".'
         )
     if kind not in KINDS:
         told = f"kind {kind!r} is unknown" if "kind" in table else "the kind is missing"
@@ -287,6 +331,13 @@ def _address(value: Any) -> str:
     return found
 
 
+def _target(value: Any) -> str:
+    found = _word(value)
+    if not is_target(found):
+        raise ValueError
+    return found
+
+
 def _lines(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
@@ -329,6 +380,9 @@ KEYS: dict[str, _Key] = {
     "tls_certificate": (_line, "the path of a file", '"~/.dask/cert.pem"'),
     "tls_key": (_line, "the path of a file", '"~/.dask/key.pem"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
+    "ssh": (_target, "where to log in", '"user@login.example.org"'),
+    "host": (_word, "where the host lives", '"login"'),
+    "host_walltime": (_seconds, _TIME, '"24h"'),
 }
 
 
@@ -384,7 +438,7 @@ CLOUD_KEYS: dict[str, _Key] = {
     "max_cost": (_positive, _MONEY, "20"),
     "labels": (_labels, "a table of labels: small letters, digits, _ and -; none of mce-", '{ team = "physics" }'),
 }
-_LOCAL = ("kind", "max_workers", "idle_timeout")
+_LOCAL = ("kind", "max_workers", "idle_timeout", "ssh", "host", "python", "folder", "environment")
 _ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
 _GCE = (
     "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
@@ -395,7 +449,7 @@ _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "d
 _OWN.update(dict.fromkeys(_ADDRESS, ("address",)))
 KEYS_OF: dict[str, Mapping[str, _Key]] = {
     "local": {key: KEYS[key] for key in _LOCAL},
-    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours")},
+    "address": {key: KEYS[key] for key in ("kind", "max_workers", "idle_timeout", *_ADDRESS, "max_hours")},
     **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
     "gce": {**{key: KEYS[key] for key in _GCE}, **CLOUD_KEYS},
 }
