@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
-from mce_notebook.store.folder import Bytes, Folder, LocalFolder
+from mce_notebook.store.folder import Bytes, Folder
 from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name
+from mce_notebook.store.places import folder_of, root_path, shown
 from mce_notebook.store.roots import remember_root
 
 if TYPE_CHECKING:
@@ -71,18 +72,18 @@ class Epoch:
 
 
 class Store:
-    """A folder of sweeps.
+    """A folder of sweeps, or a bucket of them.
 
     Parameters
     ----------
-    root : path
-        The folder `experiments`; made when the first sweep is.
+    root : path or str
+        The folder `experiments`, made when the first sweep is; or the address of a bucket, as `s3://lab/experiments`.
     """
 
     def __init__(self, root: str | os.PathLike[str], folder: Folder | None = None):
-        self.root = Path(root).absolute()
+        self.root = root_path(root)
         self.layout = Layout(self.root)
-        self.folder: Folder = folder or LocalFolder()
+        self.folder: Folder = folder or folder_of(self.root)
 
     def names(self) -> list[str]:
         """Names of the sweeps, sorted."""
@@ -124,7 +125,7 @@ class Store:
         name = checked_name(name)
         found = self._find(name)
         if found == name:
-            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+            raise AlreadyExists(f"There is a sweep {name!r} in {shown(self.root)} already.")
         if found is not None:
             raise NameConflict(f"{name!r} differs from the sweep {found!r} in case only; choose another name.")
         record = {
@@ -148,7 +149,7 @@ class Store:
     def _put_aside(self, name: str) -> None:
         """Archive what a writer left in the folder of a sweep that was deleted while it ran."""
         if self._holds(name):
-            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+            raise AlreadyExists(f"There is a sweep {name!r} in {shown(self.root)} already.")
         folder = self.layout.sweep(name).folder
         foreign = sorted(set(self.folder.names(folder)) - _LEFT_BEHIND)
         if foreign:
@@ -177,10 +178,10 @@ class Store:
     def _unknown(self, name: str) -> str:
         names = self.names()
         if not names:
-            return f"There is no sweep {name!r}: {self.root} holds none."
+            return f"There is no sweep {name!r}: {shown(self.root)} holds none."
         close = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it holds {', '.join(names[:8])}."
-        return f"There is no sweep {name!r} in {self.root}; {hint}"
+        return f"There is no sweep {name!r} in {shown(self.root)}; {hint}"
 
 
 class SweepStore:
@@ -188,10 +189,10 @@ class SweepStore:
 
     def __init__(self, paths: SweepLayout, folder: Folder | None = None):
         self.paths = paths
-        self.folder: Folder = folder or LocalFolder()
+        self.folder: Folder = folder or folder_of(paths.folder)
 
     def __repr__(self) -> str:
-        return f"<sweep {self.paths.folder.name} in {self.paths.folder.parent}>"
+        return f"<sweep {self.paths.folder.name} in {shown(self.paths.folder.parent)}>"
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class SweepStore:
             record: dict[str, Any] = json.loads(self.folder.read(self.paths.sweep_json))
             written = int(record["format"])
         except FileNotFoundError:
-            raise UnknownSweep(f"There is no sweep in {self.paths.folder}.") from None
+            raise UnknownSweep(f"There is no sweep in {shown(self.paths.folder)}.") from None
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{self.paths.sweep_json} cannot be read ({error}).") from error
         if written > FORMAT:
@@ -261,7 +262,7 @@ class SweepStore:
     def _gone(self) -> str:
         name = self.paths.folder.name
         return (
-            f"The folder of the sweep {name!r} is not at {self.paths.folder} any more: it was deleted, moved or "
+            f"The folder of the sweep {name!r} is not at {shown(self.paths.folder)} any more: it was deleted, moved or "
             f"renamed. Run its cell again, or open it by its new name."
         )
 
@@ -395,11 +396,7 @@ class SweepStore:
     def add_event(self, epoch: int, event: Mapping[str, Any]) -> None:
         """Append what happened to the events of an epoch, for people to read."""
         line = json.dumps({"time": now(), **event}, default=str) + "\n"
-        path = self.paths.events(epoch)
-        path.parent.mkdir(exist_ok=True)
-        # One write of one line in append mode; a torn last line is left out by readers.
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode("utf-8", "backslashreplace"))
+        self.folder.append(self.paths.events(epoch), line.encode("utf-8", "backslashreplace"))
 
     def events(self) -> list[dict[str, Any]]:
         """Events of all writers, oldest first."""
@@ -427,6 +424,7 @@ class SweepStore:
     def artifacts(self, index: int, declaration: "Declaration | None" = None) -> list[Path]:
         """Return the files a point left, sorted; links are left out, because they may lead anywhere."""
         folder = self.artifact_folder(index, declaration)
+        self.folder.fetch(folder)
         return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
     # The whole
