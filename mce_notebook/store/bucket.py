@@ -10,6 +10,7 @@ import datetime
 import functools
 import importlib.util
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _REQUEST_SECONDS = "60s"
 _CONNECT_SECONDS = "5s"
 # Requests at the same time.
 _AT_ONCE = 16
+# Metadata of an object that had to be new; a name that every provider takes.
+_MARK = "mcemark"
 # Larger objects are put in parts.
 _WHOLE = 8 << 20
 
@@ -92,22 +95,29 @@ class Bucket:
         """Make an object, or replace it."""
         whole = len(data) <= _WHOLE
         self._asked(
-            "put", key, lambda: self._obstore.put(self._client, key, _plain(data), use_multipart=not whole), written=True
+            "put",
+            key,
+            lambda: self._obstore.put(self._client, key, _plain(data), use_multipart=not whole),
+            written=True,
         )
 
     def create(self, key: str, data: Bytes) -> None:
         """Make an object that must be new; AlreadyExists if somebody else made it.
 
-        A put whose answer was lost is tried again, and then finds its own object: the same bytes are success. Callers
-        for whom that is not enough put something random into them.
+        A put whose answer was lost is tried again, and then finds its own object, which it knows by a mark.
         """
+        mark = {_MARK: secrets.token_hex(8)}
         try:
             self._asked(
-                "put", key, lambda: self._obstore.put(self._client, key, _plain(data), mode="create"), written=True
+                "put",
+                key,
+                lambda: self._obstore.put(self._client, key, _plain(data), mode="create", attributes=mark),
+                written=True,
             )
         except AlreadyExists:
             with contextlib.suppress(FileNotFoundError):
-                if self.get(key) == bytes(data):
+                found = self._asked("get", key, lambda: self._obstore.get(self._client, key))
+                if found.attributes.get(_MARK) == mark[_MARK]:
                     return
             raise
 

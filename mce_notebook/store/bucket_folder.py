@@ -1,8 +1,8 @@
 """A store in a bucket, as the verbs of a folder: what is written goes to the bucket first, and is read from the mirror.
 
 Nothing in a bucket can be renamed. So a new sweep is claimed by a conditional put of its `sweep.json`, and is declared
-by the put of its first declaration, after everything that refers to; whoever is killed in between leaves a sweep without
-declaration, which the next run of the cell completes.
+by the put of its first declaration, after everything that refers to; whoever is killed in between leaves a sweep
+without declaration, which the next run of the cell completes.
 """
 
 import contextlib
@@ -113,6 +113,9 @@ class BucketFolder:
 
     def create_folder(self, path: Path, files: Mapping[str, Bytes]) -> None:
         """Make a folder with files, in an order in which nobody is misled who sees only the first of them."""
+        for name in files:
+            if not name or name.startswith("/") or ".." in name.split("/"):
+                raise StoreError(f"{name!r} leads out of the folder it belongs to.")
         if _MARK in files:
             self.create(path / _MARK, files[_MARK])
         elif self.bucket.names(self._key(path)):

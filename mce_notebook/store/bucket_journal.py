@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mce_notebook.errors import StoreError
 from mce_notebook.store.frames import Frame
 from mce_notebook.store.layout import SweepLayout
-from mce_notebook.store.mirror import keep_place
+from mce_notebook.store.mirror import keep_place, next_part
 from mce_notebook.store.parts import Part, Piece, apply, closed_marker, key_of, replace
 from mce_notebook.store.sidecar import Entry, SidecarWriter
 
@@ -74,6 +74,8 @@ class BucketJournal:
         # Segments with anything in them; a number is taken by a commit that failed, too.
         self._kept = 0
         self._part = 0
+        # The last part whose put was answered.
+        self._last = -1
         # Closed segments that are not objects of their own yet.
         self._unmerged: dict[int, _Segment] = {}
         self._unmarked: list[_Segment] = []
@@ -129,7 +131,7 @@ class BucketJournal:
             for head in list(self._open):
                 self._retire(head)
             self._sidecar.close()
-            with contextlib.suppress(StoreError, FileNotFoundError):
+            with contextlib.suppress(StoreError, OSError):
                 # Everything is in parts; what follows makes it quick to read.
                 self._finish()
 
@@ -166,16 +168,17 @@ class BucketJournal:
             data = b"".join([*fresh, *(frame.body for frame in segment.waiting)])
             pieces.append(Piece(segment.number, segment.length, data))
         closed = [(one.number, one.length, one.frames) for one in self._unmarked]
-        part = Part(pieces, closed, self._payloads(touched), self._merged)
+        part = Part(pieces, closed, self._payloads(touched), self._merged, self._last)
         # Taken whatever comes of it: a put that was not answered may yet have happened.
         number, self._part = self._part, self._part + 1
         self._bucket.create(self._key(key_of(self.epoch, self._writer, number)), part.to_bytes())
+        self._last = number
         self._unmarked.clear()
         for segment, piece in zip(touched.values(), pieces, strict=True):
             segment.length += len(piece.data)
             segment.frames += len(segment.waiting)
             segment.last, segment.waiting = number, []
-        self._mirror(part, entries)
+        self._mirror(number, part, entries)
         for head, segment in touched.items():
             if segment.length >= self.roll:
                 self._retire(head)
@@ -195,12 +198,13 @@ class BucketJournal:
         except OSError as error:
             raise StoreError(f"The payload {file} cannot be read to be put into the bucket: {error}.") from error
 
-    def _mirror(self, part: Part, entries: list[Entry]) -> None:
+    def _mirror(self, number: int, part: Part, entries: list[Entry]) -> None:
         try:
-            apply(self.paths, self.epoch, part)
-            keep_place(self.paths, self.epoch, self._writer, self._part)
+            # What failed before may have left the mirror behind, and then it is for `refresh` to bring all of it.
+            if part.follows < next_part(self.paths, self.epoch, self._writer) <= number:
+                apply(self.paths, self.epoch, part)
+                keep_place(self.paths, self.epoch, self._writer, number + 1)
         except OSError as error:
-            # Readers here get it from the bucket, as those elsewhere do.
             log.warning("The mirror of epoch %d falls behind: %s", self.epoch, error)
         self._sidecar.add(entries)
 
@@ -232,12 +236,14 @@ class BucketJournal:
         if not self._mine():
             raise StoreError(f"epoch {self.epoch} belongs to another writer")
         path = self.paths.segment(self.epoch, segment.number)
+        if next_part(self.paths, self.epoch, self._writer) <= segment.last:
+            self._folder.refresh(path, strictly=True)
+        if next_part(self.paths, self.epoch, self._writer) <= segment.last:
+            raise StoreError(f"{path} is not in the mirror")
         content = b""
         if segment.length:
             with path.open("rb") as file:
                 content = file.read(segment.length)
-        if len(content) < segment.length:
-            raise StoreError(f"{path} is shorter than what was committed")
         folder = f"log/{self.paths.log_epoch(self.epoch).name}"
         if content:
             self._bucket.put(self._key(f"{folder}/{path.name}"), content)

@@ -67,16 +67,16 @@ def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
         return number
 
 
-def open_journal(paths: SweepLayout, epoch: int) -> "Journal | BucketJournal":
-    """Return what appends to the log of an epoch: to files, or to a bucket."""
+def open_journal(paths: SweepLayout, epoch: int, *, roll: int = ROLL) -> "Journal | BucketJournal":
+    """Return what appends to the log of an epoch, to files or to a bucket; as `Journal`."""
     folder = folder_of(paths.folder)
     if isinstance(folder, LocalFolder):
-        return Journal(paths, epoch)
+        return Journal(paths, epoch, roll=roll)
     from mce_notebook.store.bucket_folder import BucketFolder
     from mce_notebook.store.bucket_journal import BucketJournal
 
     assert isinstance(folder, BucketFolder)
-    return BucketJournal(paths, epoch, folder)
+    return BucketJournal(paths, epoch, folder, roll=roll)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

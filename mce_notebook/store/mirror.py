@@ -19,6 +19,7 @@ from pathlib import Path
 from mce_notebook.declare.signing import SIGNATURE, verified_manifest
 from mce_notebook.errors import StoreError, UntrustedCode
 from mce_notebook.store.bucket import Bucket, Entry
+from mce_notebook.store.folder import store_error
 from mce_notebook.store.layout import SweepLayout
 from mce_notebook.store.parts import FOLDER, Part, apply, closed_marker, key_of, replace
 
@@ -86,10 +87,12 @@ class Mirror:
                 return
             try:
                 self._pull()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 self._due = time.monotonic() + AGAIN_SECONDS
                 if strictly or not self.paths.sweep_json.exists():
-                    raise
+                    raise (
+                        error if isinstance(error, StoreError) else store_error(error, "mirroring a bucket")
+                    ) from error
                 log.warning("%s is shown as it was known here: %s", self.name, error)
                 return
             self._due = time.monotonic() + POLL_SECONDS
@@ -239,12 +242,12 @@ class Mirror:
 
     def _reach(self, epoch: int, number: int, place: int, part: Part) -> bool:
         """Bring the segments that hold the parts between `place` and `number`; False where they cannot be found yet."""
-        if number == place:
+        if part.follows < place:
             return True
         segments, parts = part.merged
-        if parts < number:
+        if parts <= part.follows:
             return False
-        return all([self._pull_segment(epoch, one) for one in range(segments)])
+        return all(self._pull_segment(epoch, one) for one in range(segments))
 
     def _pull_segment(self, epoch: int, number: int) -> bool:
         """Bring a segment that is complete, unless it is here; False if it is not there."""

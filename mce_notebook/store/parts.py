@@ -1,7 +1,7 @@
 """One group commit as one object: an object store cannot append, so that each commit is put whole, once.
 
-`log/e000003/parts/<writer>/00000042` is a line of JSON and the bytes it describes: pieces of segments, which readers put
-where they belong. Segments that are complete are put as objects of their own, which are the very files that a store in
+`log/e000003/parts/<writer>/00000042` is a line of JSON and the bytes it describes: pieces of segments, which readers
+put where they belong. Segments that are complete are put as objects of their own, which are the very files that a store in
 a folder has, and then the parts they came in are deleted.
 """
 
@@ -42,12 +42,15 @@ class Part:
     merged : (int, int)
         Parts with lower numbers than the second are in the segments with lower numbers than the first, each of which is
         an object of its own.
+    follows : int
+        Number of the part before; those in between were not acknowledged, and may not exist.
     """
 
     pieces: Sequence[Piece]
     closed: Sequence[tuple[int, int, int]] = ()
     payloads: Sequence[str] = ()
     merged: tuple[int, int] = (0, 0)
+    follows: int = -1
 
     def to_bytes(self) -> bytes:
         """Return the object."""
@@ -57,6 +60,7 @@ class Part:
             "closed": [list(one) for one in self.closed],
             "payloads": list(self.payloads),
             "merged": list(self.merged),
+            "follows": self.follows,
             "crc": zlib.crc32(data),
         }
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + data
@@ -75,7 +79,8 @@ class Part:
                 raise ValueError("the checksum differs")
             closed = [(int(number), int(length), int(frames)) for number, length, frames in head["closed"]]
             segments, parts = head["merged"]
-            return cls(pieces, closed, [str(one) for one in head["payloads"]], (int(segments), int(parts)))
+            payloads = [str(one) for one in head["payloads"]]
+            return cls(pieces, closed, payloads, (int(segments), int(parts)), int(head["follows"]))
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{name} is not what was written ({error}); its outcomes cannot be read.") from error
 

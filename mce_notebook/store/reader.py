@@ -19,8 +19,8 @@ import pyarrow as pa
 from mce_notebook.store.folder import LocalFolder
 from mce_notebook.store.frames import Batch, decode
 from mce_notebook.store.layout import SweepLayout
-from mce_notebook.store.places import folder_of
 from mce_notebook.store.messages import Damaged, Incomplete, frame_end, head_end, next_frame, unpack
+from mce_notebook.store.places import folder_of
 
 _EPOCH = re.compile(r"e(\d{6,})")
 _SEGMENT = re.compile(r"(\d{6,})\.arrows")
