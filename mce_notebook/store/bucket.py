@@ -213,7 +213,7 @@ def _client(address: str) -> Any:
 
     if address.startswith("memory://"):
         return _memory(address)
-    options: dict[str, Any] = {"timeout": _REQUEST_SECONDS, "connect_timeout": _CONNECT_SECONDS}
+    options: Any = {"timeout": _REQUEST_SECONDS, "connect_timeout": _CONNECT_SECONDS}
     if endpoint().startswith("http://"):
         # A server on this machine, or one in a laboratory; said by the user in the environment.
         options["allow_http"] = True
@@ -227,7 +227,8 @@ def _client(address: str) -> Any:
         },
     }
     try:
-        return from_url(address, client_options=options, retry_config=retry, **_provider(address))
+        connect: Any = from_url
+        return connect(address, client_options=options, retry_config=retry, **_provider(address))
     except (obstore.exceptions.BaseError, ValueError, OSError) as error:
         said = str(error).partition("\n")[0]
         raise StoreError(f"{address} cannot be used as a store ({said}).") from error

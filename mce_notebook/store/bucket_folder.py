@@ -172,7 +172,7 @@ class BucketFolder:
         if all(self.bucket.exists(keys[path]) for path in top):
             raise AlreadyExists(f"{self.bucket.address}/{self._key(target)} exists already.")
         puts = [lambda path=path: self.bucket.put(keys[path], path.read_bytes()) for path in files if path not in top]
-        self.bucket.together(puts)  # type: ignore[arg-type]
+        self.bucket.together(puts)
         for path in top:
             self.bucket.put(keys[path], path.read_bytes())
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -236,9 +236,8 @@ def checked_name(name: str) -> str:
 def find_root(start: str | os.PathLike[str] | None = None) -> Path:
     """Find the store used from the folder `start` (default: the current one).
 
-    `MCE_STORE` wins, a folder or the address of a
-    bucket; else the nearest `experiments` upward that holds a sweep, not leaving a git checkout or the
-    home folder; else `experiments` in `start`, which need not exist.
+    `MCE_STORE` wins, a folder or the address of a bucket; else the nearest `experiments` upward that holds a sweep,
+    not leaving a git checkout or the home folder; else `experiments` in `start`, which need not exist.
     """
     named = os.environ.get("MCE_STORE")
     if named:

@@ -1,8 +1,8 @@
 """One group commit as one object: an object store cannot append, so that each commit is put whole, once.
 
 `log/e000003/parts/<writer>/00000042` is a line of JSON and the bytes it describes: pieces of segments, which readers
-put where they belong. Segments that are complete are put as objects of their own, which are the very files that a store in
-a folder has, and then the parts they came in are deleted.
+put where they belong. Segments that are complete are put as objects of their own, which are the very files that a store
+in a folder has, and then the parts they came in are deleted.
 """
 
 import json

@@ -44,7 +44,7 @@ def endpoint() -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be deleted at any time: `MCE_CACHE_DIR`, or `mce_notebook` under the XDG cache folder."""
+    """Return what can be deleted at any time: `MCE_CACHE_DIR`, or `mce_notebook` under the XDG cache folder."""
     named = os.environ.get("MCE_CACHE_DIR")
     if named:
         return Path(named).expanduser().absolute()
