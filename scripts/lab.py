@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,11 @@ class Server:
     folder: Path
     log: Path
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(urllib.parse.urlsplit(self.address).port or 0)
+
 
 @contextlib.contextmanager
 def jupyterlab(
@@ -101,6 +107,7 @@ def jupyterlab(
     base_url: str = "/",
     settings: Mapping[str, Any] | None = None,
     start: Sequence[str] = (sys.executable, "-m", "jupyterlab"),
+    again: Server | None = None,
 ) -> Iterator[Server]:
     """Serve `folder` on the loopback, with settings, runtime files and sockets in a folder that goes away.
 
@@ -115,6 +122,8 @@ def jupyterlab(
         Added to `SETTINGS`, by plugin.
     start : sequence of str, optional
         What starts JupyterLab; this Python's, unless told.
+    again : Server, optional
+        One that has ended, whose address and token the new one takes over.
 
     Raises
     ------
@@ -126,7 +135,7 @@ def jupyterlab(
             path = Path(private, "settings", f"{name}.jupyterlab-settings")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
-        port, token = _free_port(), secrets.token_hex(16)
+        port, token = (_free_port(), secrets.token_hex(16)) if again is None else (again.port, again.token)
         folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
         variables = {f"JUPYTER_{name}": f"{private}/{path}" for name, path in folders.items()}
         variables["JUPYTERLAB_SETTINGS_DIR"] = f"{private}/settings"

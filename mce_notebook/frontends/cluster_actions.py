@@ -1,6 +1,7 @@
 """What can be said to clusters, the same for `%cluster` and `mce clusters`."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import ClusterError, HostError, OptionError
 from mce_notebook.frontends.messages import table_text
 from mce_notebook.run.client import HostHandle, ensure_host, hosts, stop_host
+from mce_notebook.run.remote.place import Place
 
 VERBS = {
     "list": "clusters that run, and the profiles there are",
@@ -113,6 +115,8 @@ def _start(name: str, count: int | None, say: Say) -> str:
     launch = host.folder.launch()
     if launch is not None and launch.job:
         _ask(host, {"verb": "resize", "least": max(1, count or 1), "most": None})
+    elif launch is not None and launch.place and count is None:
+        _ask(host, {"verb": "start"})
     elif count is not None:
         raise OptionError("A local cluster has as many slots as its machine; leave out the number.")
     while not host.ready():
@@ -158,6 +162,12 @@ def _batch(host: HostHandle) -> bool:
     return launch is not None and bool(launch.job)
 
 
+def _place(host: HostHandle) -> Place | None:
+    """Return where a host lives, None for beside us."""
+    launch = host.folder.launch()
+    return Place.from_json(launch.place) if launch is not None and launch.place else None
+
+
 def _resize(name: str, found: list[HostHandle], count: int | None) -> str:
     if count is None or count < 0:
         raise OptionError(f"Say how many slots: resize {name} 8.")
@@ -173,7 +183,7 @@ def _ask(host: HostHandle, body: dict[str, Any]) -> None:
         reply = host.reply(host.request(body), 60.0)
         if reply.get("ok"):
             return
-        if "still starting" not in str(reply.get("error")) or time.monotonic() > end:
+        if not re.search("still starting|no connection to .* yet", str(reply.get("error"))) or time.monotonic() > end:
             raise HostError(str(reply.get("error")))
         time.sleep(0.1)
 
@@ -187,7 +197,8 @@ def _rows(host: HostHandle) -> list[dict[str, Any]]:
 
 def _nodes(host: HostHandle) -> str:
     if not _batch(host):
-        return f"{host.state().get('workers', 0)} slots on this machine"
+        there = _place(host)
+        return f"{host.state().get('workers', 0)} slots on {'this machine' if there is None else there.name}"
     found = _rows(host)
     if not found:
         return "It has no jobs now; they come with work."
@@ -205,7 +216,10 @@ def _log(host: HostHandle) -> str:
 
     parts = [f"== {host.folder.log}", _tail(host.folder.log)]
     launch = host.folder.launch()
-    if launch is not None and launch.job:
+    if (there := _place(host)) is not None:
+        reply = host.reply(host.request({"verb": "log"}), 60.0)
+        parts += [f"on {there.name}:", str(reply.get("state") if reply.get("ok") else reply.get("error"))]
+    elif launch is not None and launch.job:
         logs = shared_folder(JobRequest.from_json(launch.job), host.folder.path.name) / "logs"
         newest = sorted(logs.glob("*"), key=lambda path: path.stat().st_mtime)[-6:] if logs.is_dir() else []
         for path in newest:

@@ -34,6 +34,8 @@ from mce_notebook.store.frames import Failure
 
 # From this many seconds a point on, points run one by one even when a block was sent as cheap.
 SLOW = 1e-3
+# After so many points in a row of less than this (seconds), the rest of a block of unknown cost runs in bulk.
+LOOKED_AT, FAST = 64, 2e-5
 CHUNK_SECONDS = 0.05
 CHUNK_GROWTH = 8
 FLUSH_EACH = 0.25
@@ -63,6 +65,10 @@ class _Work:
     set_up: bool = False
     failed: int = 0
     nbytes: int = 0
+
+    def looks(self, fast: int) -> bool:
+        """Whether the next point runs by itself, when so many before it were fast; always where no time is set."""
+        return self.each and (self.budget is None or fast < LOOKED_AT)
 
     def over(self) -> bool:
         """Whether the budget is used up; a block always gets one point further."""
@@ -97,8 +103,8 @@ class Evaluator:
         Returns the experiment as it was declared, for points that change what they share.
     cwd : str, optional
         Working directory of every point.
-    big : Path, optional
-        Folder for large payloads.
+    big : callable, optional
+        Returns the folder for large payloads of an epoch.
     artifacts : callable, optional
         Returns the folder that keeps the files of a listed index; see `scratch`.
     """
@@ -114,7 +120,7 @@ class Evaluator:
         output: Ring | None = None,
         reload: Callable[[], Experiment] | None = None,
         cwd: str | None = None,
-        big: Path | None = None,
+        big: Callable[[int], Path] | None = None,
         artifacts: Callable[[int], Path] | None = None,
     ):
         self.stopping = False
@@ -130,11 +136,18 @@ class Evaluator:
         stream = seeds.Stream()
         self._setups = Setups(experiment, self._protection.compiled, grid, self._causes, stream, self._listen)
         self._arguments = Arguments(experiment.parameters, grid, Streams(experiment, grid, stream))
-        self._encoder = Encoder(experiment.outputs, declaration, meta, self._protection.marks, big)
+        self._encoder = Encoder(experiment.outputs, declaration, meta, self._protection.marks)
+        self._big = big
         self._files = False
+        # How many points in a row were fast.
+        self._fast = 0
         self._pace = 0.0
         self._chunk = 1
         self._nbytes = 1
+
+    def write_to(self, epoch: int | None) -> None:
+        """Say which epoch large payloads belong to from now on; None where no file is to be written."""
+        self._encoder.big = None if epoch is None or self._big is None else self._big(epoch)
 
     def run(
         self,
@@ -153,7 +166,7 @@ class Evaluator:
         ----------
         block : Block
         each : bool
-            Run points one by one, with time and output per point.
+            Run points one by one, with time and output per point. With a budget, only until they prove fast.
         budget : float, optional
             Seconds after which the rest is handed back.
         singly : bool
@@ -226,7 +239,7 @@ class Evaluator:
         safe = work.batch.mark()
         try:
             while work.batch.stop < span.stop and not self.stopping:
-                bulk = not (work.each or self._files) and self._pace < SLOW
+                bulk = not (self._files or work.looks(self._fast)) and self._pace < SLOW
                 if bulk:
                     self._bulk(work, calls, span.stop)
                     if self._files:
@@ -286,6 +299,7 @@ class Evaluator:
         seconds = time.perf_counter() - begun
         self._after()
         self._pace = seconds / count
+        self._fast = self._fast if self._pace < FAST else 0
         self._chunk = count
         batch.spent += seconds
         work.spent += seconds
@@ -341,6 +355,7 @@ class Evaluator:
         work.spent += seconds
         batch.nbytes += size(batch.values[-1])
         self._pace = 0.5 * self._pace + 0.5 * seconds if self._pace else seconds
+        self._fast = self._fast + 1 if seconds < FAST else 0
 
     def _after(self) -> None:
         """Put back what points must not change: output streams, which process this is, its working directory."""

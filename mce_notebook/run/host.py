@@ -109,6 +109,9 @@ class Host:
         What the host is for.
     """
 
+    # What to run to be such a process.
+    module = "mce_notebook.run.host"
+
     def __init__(self, folder: HostFolder, launch: Launch, claim: Claim):
         self.folder = folder
         self.launch = launch
@@ -166,8 +169,7 @@ class Host:
 
     async def _start_workers(self) -> None:
         try:
-            start = await asyncio.to_thread(_starter, self.launch, self.folder)
-            self._workers = await start(self._shares.changed)
+            self._workers = await self._cluster()
         except HostError as error:
             # Stay for a moment: the sweeps that wait for slots are to end with these words.
             log.error("no cluster: %s", error)
@@ -182,6 +184,11 @@ class Host:
         self._beat()
         self._bell.ring()
         self._divide()
+
+    async def _cluster(self) -> Workers:
+        start = await asyncio.to_thread(_starter, self.launch, self.folder)
+        workers: Workers = await start(self._shares.changed)
+        return workers
 
     async def _serve(self) -> None:
         await asyncio.to_thread(_imports)
@@ -312,10 +319,14 @@ class Host:
             return "starting", self._drive(ledger)
         return "idle", None
 
-    def _drive(self, ledger: "StoreLedger") -> "Engine":
+    def _engine(self, ledger: "StoreLedger") -> "Engine":
         from mce_notebook.run.engine import Engine
 
         engine = Engine(ledger, self._pool, self._shares, lambda: self._bell.ring(ENDED if engine.over else NEW))
+        return engine
+
+    def _drive(self, ledger: "StoreLedger") -> "Engine":
+        engine = self._engine(ledger)
         self._running[ledger.key] = Running(engine, asyncio.create_task(self._follow(ledger, engine)))
         if len(self._running) == 1:
             # The others learn at once that there is work here.
@@ -380,7 +391,7 @@ def _lifetime(launch: Launch) -> float:
     return 3600.0 * float(json.loads(launch.job)["max_hours"]) if launch.job else math.inf
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], make: Callable[[HostFolder, Launch, Claim], Host] = Host) -> int:
     """Own the runtime folder and serve; return at once when another process owns it."""
     folder = HostFolder(Path(arguments[0]))
     launch = folder.launch()
@@ -392,11 +403,11 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # Whoever started this host may have any folder as its own, one that is about to be removed included.
     os.chdir(folder.path)
-    host = Host(folder, launch, claim)
+    host = make(folder, launch, claim)
     asyncio.run(host.run())
     if host.idled and any(host.inbox.requests()):
         # Somebody asked while this host was leaving, and believes it alive: it is, from here on.
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "mce_notebook.run.host", arguments[0], "--renew"])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", host.module, arguments[0], "--renew"])
     return 0
 
 

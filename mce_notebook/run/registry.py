@@ -91,7 +91,8 @@ class Process:
 class Launch:
     """What a host is for. Two requests with equal `key` share one host.
 
-    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host.
+    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `place`
+    is where the host lives (`Place.to_json`), empty for beside the notebook.
     """
 
     profile: str = "local"
@@ -102,12 +103,14 @@ class Launch:
     prefix: str = sys.prefix
     idle: float = 900.0
     job: str = ""
+    place: str = ""
 
     @property
     def key(self) -> str:
         """Name of the host's folder: all but how long it idles, the machine, and the state of this package."""
         parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine(), package()]
         parts += [self.job] if self.job else []
+        parts += [self.place] if self.place else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -188,6 +191,9 @@ def read_json(path: Path) -> Any:
 class HostFolder:
     """Every path of one host, and who owns it."""
 
+    # A folder with a file of this name is on a file system that several machines share.
+    SHARED = "shared"
+
     def __init__(self, path: Path):
         self.path = path
         self.inbox = path / "inbox"
@@ -196,7 +202,6 @@ class HostFolder:
         self.state_file = path / "state.json"
         self.launch_file = path / "launch.json"
         self.log = path / "host.log"
-        self.scratch = path / "scratch"
 
     @classmethod
     def of(cls, launch: Launch, root: Path | None = None) -> "HostFolder":
@@ -208,9 +213,10 @@ class HostFolder:
 
     @property
     def socket(self) -> Path:
-        """The doorbell; in a short private folder, named after this one, where its own path is too long."""
+        """The doorbell; in a short private folder, named after this one, where its own path cannot have one."""
         here = self.path / "doorbell"
-        if len(os.fsencode(here)) <= MAX_SOCKET_PATH:
+        # Parallel file systems have no sockets.
+        if len(os.fsencode(here)) <= MAX_SOCKET_PATH and not (self.path / self.SHARED).exists():
             return here
         short = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
         return private_folder(Path("/tmp") / f"mce-{os.getuid()}-{short}") / "doorbell"
@@ -219,6 +225,11 @@ class HostFolder:
     def lines(self) -> Path:
         """The socket to which workers on this machine connect, beside the doorbell."""
         return self.socket.with_name("lines")
+
+    @property
+    def scratch(self) -> Path:
+        """Where workers of this machine keep files: beside the socket, which is never on a shared file system."""
+        return self.socket.with_name("scratch")
 
     def claim(self) -> Claim | None:
         """Return the claim that holds, None if there never was one."""

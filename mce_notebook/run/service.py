@@ -4,6 +4,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,18 @@ class Service:
             os._exit(0)
 
     def _evaluator(self, task: Task) -> Evaluator:
-        evaluator = self._evaluators.get(task)
+        # The epoch changes when the writer begins, after the first blocks; nothing is loaded again for that.
+        key = replace(task, epoch=None)
+        evaluator = self._evaluators.get(key)
         if evaluator is None:
             if os.path.isdir(task.cwd):
                 os.chdir(task.cwd)
             evaluator = opened(task, alone=True, page=self._page, cwd=task.cwd)
-            self._evaluators[task] = evaluator
+            self._evaluators[key] = evaluator
             while len(self._evaluators) > _KEPT:
                 self._evaluators.popitem(last=False)
-        self._evaluators.move_to_end(task)
+        self._evaluators.move_to_end(key)
+        evaluator.write_to(task.epoch)
         return evaluator
 
 
@@ -109,16 +113,18 @@ def opened(task: Task, *, alone: bool = False, **options: Any) -> Evaluator:
     if alone:
         publish(experiment.namespace)
     grid = declaration.grid.with_object_values(values)
-    return Evaluator(
+    evaluator = Evaluator(
         experiment,
         grid,
         task.declaration,
         meta(task),
         reload=lambda: loaded(code, objects)[0],
         artifacts=artifact_folder(sweep, grid, experiment),
-        big=None if task.epoch is None else sweep.paths.big_epoch(task.epoch),
+        big=sweep.paths.big_epoch,
         **options,
     )
+    evaluator.write_to(task.epoch)
+    return evaluator
 
 
 def loaded(code: Path, objects: Path, *, first: bool = False) -> tuple[Experiment, dict[Any, Any]]:

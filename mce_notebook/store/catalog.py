@@ -169,11 +169,11 @@ class Store:
 
     def _find(self, name: str) -> str | None:
         wanted = checked_name(name)
+        alike = [entry for entry in self.folder.names(self.root) if entry.casefold() == wanted.casefold()]
+        # A file system that ignores case finds any spelling; the recorded one counts.
         if self._holds(wanted):
-            # A file system that ignores case finds any spelling; the recorded one counts.
-            spelled = [entry for entry in self.folder.names(self.root) if entry.casefold() == wanted.casefold()]
-            return wanted if wanted in spelled or not spelled else spelled[0]
-        return next((one for one in self.names() if one.casefold() == wanted.casefold()), None)
+            return wanted if wanted in alike or not alike else alike[0]
+        return next(filter(self._holds, alike), None)
 
     def _unknown(self, name: str) -> str:
         names = self.names()

@@ -126,6 +126,10 @@ class SweepLayout:
         """Locate the sidecar: the log of an epoch minus its outputs."""
         return self.log_epoch(epoch) / "coverage"
 
+    def elsewhere(self, epoch: int) -> Path:
+        """States that the outcomes of an epoch lie in another store: the sidecar is all there is of them here."""
+        return self.log_epoch(epoch) / "elsewhere"
+
     def reserve(self, epoch: int) -> Path:
         """Room that is given up when the disk is full, so that the state can still be recorded."""
         return self.log_epoch(epoch) / "reserve"

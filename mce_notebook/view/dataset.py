@@ -252,7 +252,9 @@ class Snapshot:
         with self._lock:
             cells = self.cells.of(np.arange(self.declaration.grid.size, dtype=np.int64))
             chosen = np.isin(self.status(), statuses)
-            found: Integers = np.flatnonzero((cells >= 0) & chosen[cells])
+            placed = np.flatnonzero(cells >= 0)
+            # Not `chosen[cells]`: where guards exclude every point, there is no cell to be had for a -1.
+            found: Integers = placed[chosen[cells[placed]]]
             return found
 
     def values(self, listed: Integers) -> dict[str, list[Any]]:

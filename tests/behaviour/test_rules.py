@@ -303,3 +303,10 @@ def test_guards_that_are_functions_hold_for_what_is_added_later(root: Path) -> N
     declare_cell("guarded", cell, {"__name__": "__main__", "even": even}, Options(on="inline"))
     mce.open("guarded").extend(n=[4, 5])
     assert mce.open("guarded").dataset["out"].values[1::2].tolist() == [20, 40]
+
+
+def test_guards_that_leave_nothing_leave_no_rows(root: Path) -> None:
+    cell = "out = []\nfor n in [1, 2]:\n    for m in [1, 2]:\n        if n > 5:\n            out.append(n * m)"
+    declare_cell("nothing", cell, {"__name__": "__main__"}, Options(on="inline"))
+    assert mce.open("nothing").rows("out") == []
+    assert mce.open("nothing").dataset["out"].size == 0

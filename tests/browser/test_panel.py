@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.browser.conftest import picture, until
+import mce_notebook as mce
+from scripts.lab import Window, jupyterlab
+from tests.browser.conftest import Lab, picture, until
 from tests.browser.probe import listed, wait_view
 
 SCRIPT = """
@@ -97,6 +99,32 @@ def test_it_inserts_code_reveals_the_cell_and_asks_before_a_busy_cluster_ends(la
     assert "revealed" in listed(window)
     act(window, "revealed", "Stop: revealed")
     until(lambda: listed(window)["revealed"].startswith("cancelled"), 20)
+
+
+def test_pages_go_on_when_the_server_comes_back(runtime, context, tmp_path):
+    """The sweep knows nothing of it; what the two pages show catches up by itself."""
+    environment = {"MCE_STORE": str(tmp_path / "experiments")}
+    known = (
+        "() => Number(/([0-9,]+) of 1,000/.exec(document.querySelector('.mce-ExperimentsPanel').innerText)?.[1] ?? 0)"
+    )
+    with jupyterlab(tmp_path, environment, base_url="/user/anna/") as server:
+        lab = Lab(server, tmp_path / "experiments")
+        windows = [Window.open(context, server) for _ in range(2)]
+        for window in windows:
+            window.go(lab.notebook(["x = 1"]))
+            window.execute("mce:show-panel")
+        launch(lab, "lasting").communicate(timeout=60)
+        for window in windows:
+            window.wait(f"() => ({known})() > 0", 60)
+    before = max(window.page.evaluate(known) for window in windows)
+    with jupyterlab(tmp_path, environment, base_url="/user/anna/", again=server):
+        for number, window in enumerate(windows):
+            window.wait(f"() => ({known})() > {before + 10}", 90)
+            picture(window, f"seen_after_restart_{number}")
+            window.page.close()
+        run = mce.open("lasting", store=tmp_path / "experiments")
+        run.cancel()
+        until(lambda: run.state == "cancelled", 30)
 
 
 def test_the_filter_and_the_arrow_keys(lab, window):

@@ -27,6 +27,7 @@ class Runner:
         # As a slot gets it: a copy that holds nothing but what the code reaches.
         experiment = cloudpickle.loads(cloudpickle.dumps(experiment))
         self.evaluator = Evaluator(experiment, points, 1, dict(META), output=self.ring, **options)
+        self.evaluator.write_to(1)
 
     def run(self, *ranges, each, **options):
         def flush(frames, done, failed):
@@ -514,13 +515,25 @@ def test_outputs_of_points_that_went_well(notebook, outcomes):
     assert [one.output for one in outcomes(runner.frames).values()] == ["", "hello 1\n", "hello 2\n"]
 
 
+def test_a_block_of_unknown_cost_goes_on_in_bulk_once_points_prove_fast(notebook, outcomes):
+    points = grid(i=list(range(5000)))
+    source = "def f(i):\n    return i * 2"
+    looked, careful = (Runner(notebook.function(source, points), points) for _ in range(2))
+    looked.run((0, 5000), each=True, budget=60.0)
+    careful.run((0, 5000), each=True)
+    assert all_bits(outcomes(looked.frames)) == all_bits(outcomes(careful.frames))
+    # Time is measured per point only where points run one by one.
+    assert not any(b"_seconds" in frame.head for frame in looked.frames)
+    assert all(b"_seconds" in frame.head for frame in careful.frames)
+
+
 def test_large_payloads_go_to_files_of_their_own(notebook, tmp_path):
     points = grid(i=list(range(3)))
     source = "import numpy as np\ndef f(i): return np.full(200_000, i)"
-    runner = Runner(notebook.function(source, points), points, big=tmp_path)
+    runner = Runner(notebook.function(source, points), points, big=lambda epoch: tmp_path / str(epoch))
     runner.run((0, 3), each=True)
     assert sum(frame.nbytes for frame in runner.frames) < 10_000
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 3 * 200_000 * 8
+    assert sum(path.stat().st_size for path in (tmp_path / "1").iterdir()) > 3 * 200_000 * 8
 
 
 def test_payloads_without_room_are_no_failures_of_points(notebook, tmp_path):
@@ -529,7 +542,7 @@ def test_payloads_without_room_are_no_failures_of_points(notebook, tmp_path):
     runner = Runner(
         notebook.function("import numpy as np\ndef f(i): return np.full(200_000, i)", points),
         points,
-        big=tmp_path / "full",
+        big=lambda epoch: tmp_path / "full" / str(epoch),
     )
     runner.run((0, 3), each=True)
     assert sum(failed for _, failed in runner.handed) == 0

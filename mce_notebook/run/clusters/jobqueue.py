@@ -66,7 +66,7 @@ class JobQueue:
 
     async def submit(self, name: str) -> str:
         """Submit a job and return its id; raises Refused with what the batch system says."""
-        job = make_job(self._request, name, self._site)
+        job = self._job(name)
         try:
             async with asyncio.timeout(SUBMIT_SECONDS):
                 await job.start()
@@ -80,6 +80,9 @@ class JobQueue:
             raise Refused(_refusal(str(error))) from error
         self._remember({job.job_id: time.time()})
         return str(job.job_id)
+
+    def _job(self, name: str) -> Any:
+        return make_job(self._request, name, self._site)
 
     async def cancel(self, ids: Iterable[str]) -> None:
         """Cancel jobs; those that are gone do not matter."""

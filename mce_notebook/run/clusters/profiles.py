@@ -16,14 +16,17 @@ from typing import Any
 
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import OptionError, ProfileError
+from mce_notebook.run.remote.place import is_target
 
 BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
 KINDS = ("local", *BATCH)
 # Understood, so that a profile of these says what is missing rather than that it is wrong.
-LATER = ("gce", "ssh", "address")
+LATER = ("gce", "address")
 # Clusters that need no profile.
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
+# Where the process lives that drives sweeps.
+HOSTS = ("here", "login", "job")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,12 @@ class Profile(Terms):
         Slots in a job; None: as many as fit into `cores`.
     idle_timeout : float
         Without work for this long, the cluster ends.
+    ssh : str
+        ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
+    host : str
+        Where the process lives that drives sweeps: ``here``, on the ``login`` node, or in a ``job`` of its own.
+    host_walltime : float or None
+        Of that job; None: as long as the queue allows, or as the other jobs.
     others
         As in `Terms`.
     """
@@ -114,6 +123,9 @@ class Profile(Terms):
     memory: int | None = None
     processes: int | None = None
     idle_timeout: float = 900.0
+    ssh: str = ""
+    host: str = "here"
+    host_walltime: float | None = None
 
 
 def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
@@ -134,11 +146,6 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
     known = KEYS_OF[kind]
     values: dict[str, Any] = {"name": name, "kind": kind}
     for key, value in table.items():
-        if key in ("ssh", "host"):
-            raise ProfileError(
-                f"{where}: `{key}` is not there yet; today the host runs beside the notebook, so start Jupyter where "
-                f"the batch system's commands are, and leave `{key}` out."
-            )
         if key not in known:
             raise ProfileError(f"{where}: there is no key `{key}`; {_hint(key, known)}")
         if key != "kind":
@@ -147,9 +154,48 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
                 values[key] = parse(value)
             except (OptionError, TypeError, ValueError):
                 raise ProfileError(f"{where}: {key} is {meaning}, not {value!r}; write {key} = {example}") from None
+    if "ssh" in values:
+        values.setdefault("host", "login")
     made = Profile(**values)
     _check_numbers(where, made)
+    _check_place(where, made)
+    if made.host == "job" and made.host_walltime is None:
+        made = dataclasses.replace(made, host_walltime=made.max_walltime or made.walltime)
     return made
+
+
+def _check_place(where: str, made: Profile) -> None:
+    if made.host not in HOSTS:
+        raise ProfileError(
+            f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
+            '`ssh`, or in a job of its own; write host = "login".'
+        )
+    if made.host == "login" and not made.ssh:
+        raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
+    if made.host == "here" and made.ssh:
+        raise ProfileError(
+            f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
+        )
+    if made.ssh and not made.python:
+        raise ProfileError(
+            f"{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: "
+            'python = "/home/me/env/bin/python".'
+        )
+    if made.kind == "local" and (made.host == "job" or (not made.ssh and (made.python or made.folder))):
+        raise ProfileError(
+            f"{where}: kind local has no jobs; `python` and `folder` belong to `ssh`, and its host is there."
+        )
+
+
+def to_json(made: Profile) -> dict[str, Any]:
+    """Return a profile as JSON has it."""
+    return dataclasses.asdict(made)
+
+
+def from_json(record: Mapping[str, Any]) -> Profile:
+    """Return the profile `to_json` told of; raises TypeError for one of another version."""
+    lists = {name: tuple(record[name]) for name in ("directives", "prologue")}
+    return Profile(**{**record, **lists})
 
 
 def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
@@ -238,6 +284,13 @@ def _word(value: Any) -> str:
     return found
 
 
+def _target(value: Any) -> str:
+    found = _word(value)
+    if not is_target(found):
+        raise ValueError
+    return found
+
+
 def _lines(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
@@ -276,8 +329,11 @@ KEYS: dict[str, _Key] = {
     "interface": (_word, "the name of a network interface", '"ib0"'),
     "python": (_line, "the path of an interpreter", '"/opt/env/bin/python"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
+    "ssh": (_target, "where to log in", '"user@login.example.org"'),
+    "host": (_word, "where the host lives", '"login"'),
+    "host_walltime": (_seconds, _TIME, '"24h"'),
 }
-_LOCAL = ("kind", "max_workers", "idle_timeout")
+_LOCAL = ("kind", "max_workers", "idle_timeout", "ssh", "host", "python", "folder", "environment")
 # Keys that only some batch systems know.
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}
 KEYS_OF: dict[str, Mapping[str, _Key]] = {

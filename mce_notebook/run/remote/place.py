@@ -1,0 +1,69 @@
+"""Where a host lives when it is not beside the notebook, as a profile says it."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mce_notebook.run.clusters.profiles import Profile
+
+_TARGET = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[^\]\s]+\])(?::(?P<port>\d+))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the host of a profile lives.
+
+    Parameters
+    ----------
+    ssh : str
+        ``user@login`` or a name of `~/.ssh/config`; empty for this machine.
+    host : str
+        ``login``: a process there; ``job``: a job of the batch system there.
+    python : str
+        Interpreter there that has mce_notebook; empty for the one that asks.
+    folder : str
+        Folder there for sweeps on their way and the files of hosts; empty: `.mce` in the home folder.
+    walltime : float
+        Of a host in a job (seconds).
+    """
+
+    ssh: str
+    host: str
+    python: str
+    folder: str
+    walltime: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.ssh or "the batch system"
+
+    @property
+    def target(self) -> tuple[str | None, str, int | None]:
+        """User, host and port, as far as they are said."""
+        found = _TARGET.fullmatch(self.ssh)
+        assert found is not None
+        return found["user"], found["host"].strip("[]"), int(found["port"]) if found["port"] else None
+
+    def to_json(self) -> str:
+        """Return it as text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Place":
+        """Return what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    @classmethod
+    def of(cls, profile: "Profile") -> "Place | None":
+        """Return where the host of a profile lives; None for beside the notebook."""
+        if profile.host == "here":
+            return None
+        return cls(profile.ssh, profile.host, profile.python, profile.folder, profile.host_walltime or 0.0)
+
+
+def is_target(text: str) -> bool:
+    """Return whether something can be the `ssh` of a profile."""
+    return _TARGET.fullmatch(text) is not None and not text.startswith("-")
