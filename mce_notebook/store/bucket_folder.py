@@ -50,6 +50,8 @@ class BucketFolder:
 
     def read(self, path: Path) -> bytes:
         """Whole content, as fresh as a look a moment ago; FileNotFoundError if there is none."""
+        if self._mirror(path) is None:
+            return self.bucket.get(self._key(path))
         self.refresh(path)
         return self._local.read(path)
 

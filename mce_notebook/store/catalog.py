@@ -43,9 +43,9 @@ def pid_space() -> str:
         return ""
 
 
-def intent_record(verb: str, by: str, time: str | None = None) -> bytes:
+def intent_record(verb: str, by: str, time: str | None = None, waits: float = 0.0) -> bytes:
     """Return the file of an intent."""
-    return json.dumps({"verb": verb, "by": by, "time": time or now()}).encode()
+    return json.dumps({"verb": verb, "by": by, "time": time or now(), **({"waits": waits} if waits else {})}).encode()
 
 
 def object_digest(data: bytes | bytearray | memoryview) -> str:
@@ -61,6 +61,8 @@ class Intent:
     verb: str
     by: str
     time: str
+    # How long it may take until a host elsewhere obeys (seconds).
+    waits: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -304,15 +306,15 @@ class SweepStore:
 
     # Intents
 
-    def add_intent(self, verb: str, by: str) -> Intent:
+    def add_intent(self, verb: str, by: str, waits: float = 0.0) -> Intent:
         """Record that somebody wants the sweep to run, pause or be cancelled; durable on return."""
         if verb not in VERBS:
             raise StoreError(f"{verb!r} is no intent; expected one of {', '.join(VERBS)}.")
         while True:
             number = max(self._numbers(self.paths.intents), default=0) + 1
-            intent = Intent(number, verb, by, now())
+            intent = Intent(number, verb, by, now(), waits)
             try:
-                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time))
+                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time, waits))
             except AlreadyExists:
                 continue
             return intent
@@ -324,7 +326,8 @@ class SweepStore:
             return None
         try:
             record = json.loads(self.folder.read(self.paths.intent(numbers[-1])))
-            return Intent(numbers[-1], str(record["verb"]), str(record["by"]), str(record["time"]))
+            told = (str(record["verb"]), str(record["by"]), str(record["time"]), float(record.get("waits", 0.0)))
+            return Intent(numbers[-1], *told)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{self.paths.intent(numbers[-1])} cannot be read ({error}).") from error
 

@@ -33,11 +33,12 @@ AGAIN_SECONDS = 10.0
 _PARTS = 64
 # Where a mirror keeps the number of the next part; hidden from everybody who lists the folder.
 _PLACE = ".parts"
-# Brought only when somebody asks for them (`fetch`).
-_LATER = re.compile(r"artifacts/.*|sealed/[^/]+/data\.zarr/.*|(.*/)?\.[^/]*", re.DOTALL)
+# Brought last; and brought only when somebody asks for them (`fetch`).
+_BEAT = re.compile(r"epochs/\d+\.beat")
+_LATER = re.compile(r"epochs/\d+\.beat|artifacts/.*|sealed/[^/]+/data\.zarr/.*|(.*/)?\.[^/]*", re.DOTALL)
 _LOG = re.compile(rf"log/e(\d{{6,}})/(?:{FOLDER}/([^/]+)/(\d+)|(\d{{6,}})\.(arrows|closed)|(closed|coverage))")
 # Objects that may be replaced; all others never change once they are there.
-_CHANGING = re.compile(r"sweep\.json|epochs/\d+\.beat|events/.*|code/.*", re.DOTALL)
+_CHANGING = re.compile(r"sweep\.json|events/.*|code/.*", re.DOTALL)
 
 
 @dataclass
@@ -127,6 +128,10 @@ class Mirror:
 
     def _pull(self) -> None:
         listed = self._relative(self.bucket.entries(self.name))
+        beats = self._beats(listed)
+        if beats:
+            # A heartbeat that says "done" must not be seen before the outcomes that were put before it.
+            listed = self._relative(self.bucket.entries(self.name))
         if "sweep.json" not in listed:
             self.forget()
             return
@@ -139,6 +144,18 @@ class Mirror:
         self._tags |= {key: listed[key].tag for key in plain}
         for epoch, found in sorted(logs.items()):
             self._pull_log(epoch, found)
+        for key, (tag, content) in beats.items():
+            replace(self.paths.folder / key, content)
+            self._tags[key] = tag
+
+    def _beats(self, listed: dict[str, Entry]) -> dict[str, tuple[str, bytes]]:
+        """Return the heartbeats that changed, by key, each with its tag."""
+        found = {}
+        for key, entry in listed.items():
+            if _BEAT.fullmatch(key) and self._tags.get(key) != entry.tag:
+                with contextlib.suppress(FileNotFoundError):
+                    found[key] = entry.tag, self.bucket.get(f"{self.name}/{key}")
+        return found
 
     def _same_sweep(self, entry: Entry) -> None:
         """Empty the mirror when the name belongs to another sweep by now."""
