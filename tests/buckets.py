@@ -3,13 +3,10 @@
 import contextlib
 import http.client
 import http.server
-import json
-import os
 import secrets
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -99,7 +96,9 @@ def proxy(server: str, weather: Weather) -> Iterator[str]:
 
         def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)
-            kept = {name: text for name, text in headers.items() if name.lower() not in ("connection", "transfer-encoding")}
+            kept = {
+                name: text for name, text in headers.items() if name.lower() not in ("connection", "transfer-encoding")
+            }
             if self.command != "HEAD":
                 kept = {name: text for name, text in kept.items() if name.lower() != "content-length"}
                 kept["Content-Length"] = str(len(content))
@@ -109,7 +108,7 @@ def proxy(server: str, weather: Weather) -> Iterator[str]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on
 
         def log_message(self, *_: object) -> None:
             pass

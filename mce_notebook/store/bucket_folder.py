@@ -192,6 +192,8 @@ class BucketFolder:
 
     def _keep(self, path: Path, data: Bytes) -> None:
         """Write to the mirror what the bucket has now; if it cannot be, the next look brings it."""
+        if (mirror := self._mirror(path)) is not None:
+            mirror.stir()
         try:
             replace(path, data)
         except OSError as error:

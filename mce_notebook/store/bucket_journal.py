@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mce_notebook.errors import StoreError
+from mce_notebook.store.artifacts import Artifacts
 from mce_notebook.store.frames import Frame
 from mce_notebook.store.layout import SweepLayout
 from mce_notebook.store.mirror import keep_place, next_part
@@ -85,6 +86,7 @@ class BucketJournal:
         self._closed = False
         paths.log_epoch(epoch).mkdir(parents=True, exist_ok=True)
         self._sidecar = SidecarWriter(paths.coverage(epoch))
+        self._artifacts = Artifacts(folder, paths)
 
     def __enter__(self) -> "BucketJournal":
         return self
@@ -120,6 +122,7 @@ class BucketJournal:
                 for head in list(self._open):
                     self._retire(head)
             self._merge()
+            self._artifacts.send()
 
     def close(self) -> None:
         """Close every segment with its length, and the epoch; a later `append` is refused."""
@@ -131,6 +134,7 @@ class BucketJournal:
             for head in list(self._open):
                 self._retire(head)
             self._sidecar.close()
+            self._artifacts.send(last=True)
             with contextlib.suppress(StoreError, OSError):
                 # Everything is in parts; what follows makes it quick to read.
                 self._finish()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mce_notebook.errors import AlreadyExists, StoreError
 from mce_notebook.store.folder import (
     NO_ROOM,
+    Folder,
     LocalFolder,
     store_error,
     sync_data,
@@ -44,7 +45,7 @@ RESERVE = 1 << 20
 OPEN_SEGMENTS = 16
 
 
-def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
+def claim_epoch(paths: SweepLayout, host_info: dict[str, Any], folder: Folder | None = None) -> int:
     """Claim the next epoch for a writer: its files are its own from now on.
 
     Parameters
@@ -52,8 +53,10 @@ def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
     paths : SweepLayout
     host_info : dict
         Host name, pid, boot id, start time; kept in the claim.
+    folder : Folder, optional
+        Where the claims are; told from the paths by default.
     """
-    folder = folder_of(paths.folder)
+    folder = folder or folder_of(paths.folder)
     folder.refresh(paths.folder, strictly=True)
     # Something random tells a claim from any other, that of a sweep that had the name before included.
     data = json.dumps({**host_info, "writer": secrets.token_hex(8)}).encode()

@@ -25,9 +25,11 @@ from mce_notebook.store.parts import FOLDER, Part, apply, closed_marker, key_of,
 
 log = logging.getLogger(__name__)
 
-# A look at the bucket is a request that is paid for: not more often than this (seconds), and after one that failed not
-# before the longer time.
+# A look at the bucket is a request that is paid for: not more often than this (seconds); where nothing has changed for
+# a while, after a tenth of that while, the longer time at most; after one that failed, after some seconds.
 POLL_SECONDS = 1.0
+SHARE_IDLE = 0.1
+IDLE_SECONDS = 30.0
 AGAIN_SECONDS = 10.0
 # Parts that are got at the same time, and held in memory until they are applied.
 _PARTS = 64
@@ -69,6 +71,8 @@ class Mirror:
         self.paths = SweepLayout(root / name)
         self._lock = threading.RLock()
         self._due = 0.0
+        self._changed = time.monotonic()
+        self._listed: dict[str, Entry] = {}
         self._tags: dict[str, str] = {}
 
     def refresh(self, *, strictly: bool = False) -> None:
@@ -96,16 +100,19 @@ class Mirror:
                     ) from error
                 log.warning("%s is shown as it was known here: %s", self.name, error)
                 return
-            self._due = time.monotonic() + POLL_SECONDS
+            now = time.monotonic()
+            self._due = now + max(POLL_SECONDS, min(IDLE_SECONDS, SHARE_IDLE * (now - self._changed)))
 
-    def known(self, key: str, tag: str = "") -> None:
-        """Take note that an object was just written here as well."""
-        self._tags[key] = tag
+    def stir(self) -> None:
+        """Look often again: something is done to the sweep here."""
+        self._changed = time.monotonic()
+        self._due = min(self._due, self._changed + POLL_SECONDS)
 
     def forget(self) -> None:
         """Remove all files: the sweep was moved or removed."""
         with self._lock:
             self._tags.clear()
+            self._listed = {}
             if self.paths.folder.exists():
                 aside = self.paths.folder.with_name(f".{os.urandom(8).hex()}.tmp")
                 with contextlib.suppress(FileNotFoundError):
@@ -132,6 +139,8 @@ class Mirror:
         if beats:
             # A heartbeat that says "done" must not be seen before the outcomes that were put before it.
             listed = self._relative(self.bucket.entries(self.name))
+        if listed != self._listed:
+            self._listed, self._changed = listed, time.monotonic()
         if "sweep.json" not in listed:
             self.forget()
             return

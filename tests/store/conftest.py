@@ -44,6 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "cache"))
     # Every look and every commit reaches the bucket, as the tests of folders expect of files.
     monkeypatch.setattr(mirror, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(mirror, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(bucket_journal, "COMMIT_SECONDS", 0.0)
     return Store(f"memory://{secrets.token_hex(8)}/experiments")
 
