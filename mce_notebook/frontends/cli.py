@@ -19,7 +19,7 @@ REFRESH, RARELY = 0.5, 30.0
 _STORE = click.option(
     "--store",
     metavar="FOLDER",
-    help="Folder of the store; default: `experiments` here or above, or MCE_STORE.",
+    help="Folder of the store, or a bucket (s3://lab/experiments); default: `experiments` here or above, or MCE_STORE.",
 )
 _NAME = click.argument("name")
 
@@ -235,6 +235,26 @@ for _word, _meaning in (
     ("trust", "Accept the code in the folder of a sweep as if you had written it."),
 ):
     _verb(_word, _meaning)
+
+
+@main.command("host", short_help="run what others want of this machine through a bucket")
+@click.argument("profile")
+@click.option("--store", metavar="ADDRESS", required=True, help="Bucket of the store, as s3://my-bucket/experiments.")
+@click.option("--idle", metavar="TIME", help="End after so long without work; default: idle_timeout of the profile.")
+@click.option("--trust", is_flag=True, help="Run code of everybody who can write to the bucket, not only your own.")
+def host(profile: str, store: str, idle: str | None, trust: bool) -> None:
+    """Drive sweeps on this machine that were asked for elsewhere, with a bucket in common and nothing else.
+
+    The profile says host = "vm" there and here. Requests, orders, code and outcomes are in the bucket, so that whoever
+    asked can close the laptop. Ends when there is nothing to do for a while, or on SIGTERM; what is left over then is
+    done by the next one.
+    """
+    from mce_notebook.declare.options import Options
+    from mce_notebook.run.station import Station
+
+    with _clean():
+        seconds = None if idle is None else Options.parse(timeout=idle).timeout
+        Station(profile, store, idle=seconds, trust=trust, say=click.echo).run()
 
 
 @main.group("clusters", short_help="clusters: start, stop, look after")

@@ -27,13 +27,15 @@ from mce_notebook.store.catalog import Store, SweepStore, pid_space
 from mce_notebook.store.compact import compact
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import claim_epoch, open_journal
 from mce_notebook.store.litter import tidy
 
 if TYPE_CHECKING:
     from mce_notebook.plan import Block
+    from mce_notebook.store.bucket_journal import BucketJournal
     from mce_notebook.store.declaration import Declaration
     from mce_notebook.store.frames import Frame
+    from mce_notebook.store.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class StoreLedger:
         self._sweep = Store(root).sweep(name)
         self.name = self._sweep.name
         self._claiming = threading.Lock()
-        self._journal: Journal | None = None
+        self._journal: Journal | BucketJournal | None = None
         self._epoch = 0
         # Frozen, hence read once.
         self._declarations: dict[int, Declaration] = {}
@@ -160,7 +162,7 @@ class StoreLedger:
                 "time": time.time(),
             },
         )
-        self._journal = Journal(self._sweep.paths, self._epoch)
+        self._journal = open_journal(self._sweep.paths, self._epoch)
         if self._epoch > 1:
             # Reading what earlier writers left may take a while, and nobody waits for it.
             threading.Thread(target=self._tidy, args=(self._epoch,), name="mce-tidy", daemon=True).start()

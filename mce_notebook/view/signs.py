@@ -34,7 +34,9 @@ class HostSigns:
     def of(cls, sweep: "SweepStore", now: float) -> "HostSigns":
         """Read them from the store."""
         intent = sweep.latest_intent()
-        asked = {} if intent is None else {"verb": intent.verb, "time": _seconds(intent.time)}
+        asked: dict[str, Any] = {}
+        if intent is not None:
+            asked = {"verb": intent.verb, "time": _seconds(intent.time), "by": intent.by, "waits": intent.waits}
         epochs = sweep.epochs()
         if not epochs:
             return cls(asked, {}, {}, False)
@@ -55,7 +57,7 @@ class HostSigns:
             return "done"
         if verb in _WANTED:
             return _WANTED[verb]
-        if asked > self._last_seen() and now - asked < PATIENCE:
+        if asked > self._last_seen() and now - asked < max(PATIENCE, float(self.intent.get("waits", 0.0))):
             return "queued"
         return "stopped" if said == "stopped" else "interrupted"
 
@@ -75,7 +77,10 @@ class HostSigns:
     @property
     def message(self) -> str:
         """What the host wants people to know."""
-        return str(self.beat.get("message") or "")
+        told = str(self.beat.get("message") or "")
+        # A host elsewhere that may not run the sweep has no heartbeat to say why.
+        refused = self.intent.get("verb") == "stop" and _seconds(self.intent.get("time")) > self._last_seen()
+        return str(self.intent.get("by")) if refused and not told else told
 
     @property
     def in_flight(self) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ KINDS = ("local", *BATCH, "gce", "address")
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
 # Where the process lives that drives sweeps.
-HOSTS = ("here", "login", "job")
+HOSTS = ("here", "login", "job", "vm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,8 @@ class Profile(Terms):
     ssh : str
         ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
     host : str
-        Where the process lives that drives sweeps: ``here``, on the ``login`` node, or in a ``job`` of its own.
+        Where the process lives that drives sweeps: ``here``, on the ``login`` node, in a ``job`` of its own, or on a
+        ``vm``: a machine that has only the bucket of the store in common with the notebook, and runs `mce host`.
     host_walltime : float or None
         Of that job; None: as long as the queue allows, or as the other jobs.
     others
@@ -192,11 +193,11 @@ def _check_place(where: str, made: Profile) -> None:
     if made.host not in HOSTS:
         raise ProfileError(
             f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
-            '`ssh`, or in a job of its own; write host = "login".'
+            '`ssh`, in a job of its own, or on a machine that runs `mce host`; write host = "login".'
         )
     if made.host == "login" and not made.ssh:
         raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
-    if made.host == "here" and made.ssh:
+    if made.host in ("here", "vm") and made.ssh:
         raise ProfileError(
             f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
         )

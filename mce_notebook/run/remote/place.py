@@ -59,7 +59,7 @@ class Place:
     @classmethod
     def of(cls, profile: "Profile") -> "Place | None":
         """Return where the host of a profile lives; None for beside the notebook."""
-        if profile.host == "here":
+        if profile.host in ("here", "vm"):
             return None
         return cls(profile.ssh, profile.host, profile.python, profile.folder, profile.host_walltime or 0.0)
 
