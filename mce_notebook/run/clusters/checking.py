@@ -43,7 +43,8 @@ def check(profile: Profile) -> str:
     lines = [
         f"{profile.name}: up to {request.max_workers} slots, {request.processes} in a job of {request.cores} cores, "
         f"{request.memory / 1e9:g} GB and {request.walltime:g} s; the jobs end after {profile.idle_timeout:g} s "
-        f"without work, the cluster after {profile.max_hours:g} h.{_hourly(profile, request.cores / request.processes)}",
+        f"without work, the cluster after {profile.max_hours:g} h."
+        f"{_hourly(profile, request.cores / request.processes)}",
         "",
         script(request),
     ]
