@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 # fail.
 PROGRAMS = {
     "browser": [("chromium", "chromium-browser", "google-chrome")],
-    "clusters": [("slurmctld",), ("sge_qmaster",)],
+    "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",)],
 }
 # Folders whose tests share what is slow to start.
 SHARING = {"browser", "clusters", "gce"}

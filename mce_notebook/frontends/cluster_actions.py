@@ -1,5 +1,6 @@
 """What can be said to clusters, the same for `%cluster` and `mce clusters`."""
 
+import contextlib
 import json
 import re
 import time
@@ -105,7 +106,7 @@ def _running(name: str) -> list[HostHandle]:
 def _list() -> str:
     from mce_notebook.run.clusters.finding import available, trusted
 
-    rows = [("cluster", "state", "slots", "sweeps", "jobs")]
+    rows = [("cluster", "state", "slots", "sweeps", "jobs", "ready after", "cost")]
     alive = set()
     for host in hosts():
         state, launch = host.state(), host.folder.launch()
@@ -114,14 +115,27 @@ def _list() -> str:
         jobs = len(_rows(host)) if launch is not None and launch.job else ""
         rows.append(
             (name, str(state.get("state", "starting")), str(state.get("workers", 0)),
-             str(len(state.get("sweeps") or ())), str(jobs))
+             str(len(state.get("sweeps") or ())), str(jobs), _after(state), _cost(state))
         )  # fmt: skip
     for name, path in available().items():
         if name not in alive:
-            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", ""))
+            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", "", "", ""))
     if len(rows) == 1:
         return "No cluster runs; local needs no profile, and `mce clusters init` writes the first one for others."
     return table_text(rows)
+
+
+def _after(state: dict[str, Any]) -> str:
+    """Say how long it took from the start of the host until a task had run."""
+    found = state.get("ready_after")
+    return "" if found is None else f"{found:.1f} s"
+
+
+def _cost(state: dict[str, Any]) -> str:
+    if state.get("cost") is None:
+        return ""
+    hourly = state.get("cost_per_hour")
+    return f"{state['cost']:.2f} {state.get('currency', '')}" + (f", {hourly:.2f} an hour now" if hourly else "")
 
 
 def _start(name: str, count: int | None, say: Say) -> str:
@@ -144,7 +158,9 @@ def _start(name: str, count: int | None, say: Say) -> str:
             say(message)
         if state.get("refused"):
             if launch is not None and launch.job:
-                _ask(host, {"verb": "resize", "least": 0, "most": None})
+                # One that could not even start keeps nothing.
+                with contextlib.suppress(HostError):
+                    _ask(host, {"verb": "resize", "least": 0, "most": None})
             raise ClusterError(message)
         if time.monotonic() - began > START_SECONDS:
             raise ClusterError(
@@ -195,6 +211,8 @@ def _place(host: HostHandle) -> Place | None:
 def _resize(name: str, found: list[HostHandle], count: int | None) -> str:
     if count is None or count < 0:
         raise OptionError(f"Say how many slots: resize {name} 8.")
+    if not count and any(_kind(host) == "address" for host in found):
+        raise OptionError(f"The workers of {name} are not ours to give back; say how many to use: resize {name} 8.")
     for host in found:
         _ask(host, {"verb": "resize", "least": count, "most": count or None})
     return f"{name} goes to {count} slots." if count else f"{name} gives its slots back once they are idle."

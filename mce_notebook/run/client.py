@@ -245,17 +245,21 @@ def _profiled(options: HostOptions) -> Launch:
     idle = float(told) if told else profile.idle_timeout
     there = Place.of(profile)
     place = "" if there is None else there.to_json()
+    money: dict[str, Any] = {name: getattr(profile, name) for name in ("price", "max_cost", "currency")}
     if profile.kind == "local":
-        name = profile.name if place else "local"
-        workers = profile.max_workers
-        return Launch(name, cores=options.cores, gpus=options.gpus, idle=idle, workers=workers, place=place)
+        return Launch(
+            profile=profile.name, kind="local", workers=profile.max_workers,
+            cores=options.cores, gpus=options.gpus, idle=idle, place=place, **money,
+        )  # fmt: skip
     if profile.kind == "address":
         job = at_address(profile, cores=options.cores, gpus=options.gpus).to_json()
-        return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
+        return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, **money)
     job = resolve(
         profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
     ).to_json()
-    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, place=place)
+    return Launch(
+        profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, place=place, **money
+    )
 
 
 def find_host(launch: Launch) -> HostHandle | None:

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError, SweepError
+from mce_notebook.run.account import Account
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Inbox, Request
+from mce_notebook.run.moving import alone
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
 from mce_notebook.run.shares import Shares
@@ -134,6 +136,10 @@ class Host:
         self._busy = time.monotonic()
         self._patience = launch.idle
         self._until = self._busy + _lifetime(launch)
+        self._began = self._busy
+        # Seconds from the start of the host until a task had run.
+        self._ready_after: float | None = None
+        self._account = Account(launch.price, launch.max_cost)
 
     async def run(self) -> None:
         """Serve until told to leave or idle for too long."""
@@ -180,7 +186,7 @@ class Host:
         self._pool.inner = self._workers.pool
         self._divide()
         await self._workers.ready()
-        self.state = "ready"
+        self.state, self._ready_after = "ready", time.monotonic() - self._began
         self._beat()
         self._bell.ring()
         self._divide()
@@ -204,6 +210,7 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
+            self._count()
             if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self._patience:
@@ -226,6 +233,27 @@ class Host:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
 
+    def _count(self) -> None:
+        """Take in what the cluster costs; end it when that is as much as it may."""
+        if self._workers is None:
+            return
+        shares = {key: running.engine.flying for key, running in self._running.items()}
+        told = self._workers.told()
+        if told.get("cost") is not None:
+            self._account.told(float(told["cost"]), told.get("cost_per_hour"), shares)
+        else:
+            self._account.look(self._workers.paid(), shares)
+        for key, running in self._running.items():
+            running.engine.cost, running.engine.currency = self._account.of(key), self.launch.currency
+        if self._account.spent:
+            launch = self.launch
+            self._pool.why = (
+                f"The cluster has cost {self._account.total:.2f} {launch.currency}, and max_cost of {launch.profile} "
+                f"is {launch.max_cost:g}. What is done is kept; resume goes on with a new cluster, and as much again."
+            )
+            if not self._running:
+                self._leave(self._pool.why)
+
     def _leave(self, why: str) -> None:
         """Go, for a reason that those who wait for the sweeps are told, too."""
         self.message = why
@@ -241,7 +269,7 @@ class Host:
 
     def _divide(self) -> None:
         """Take this host's share of the cores, as the heartbeats of the others leave it."""
-        if self.launch.profile == "local":
+        if self.launch.here:
             # As if it had work for all its slots: so much may it take when work comes before the next beat.
             demand = replace(self._demand(), slots=max(1, self._pool.workers))
             try:
@@ -266,6 +294,10 @@ class Host:
             "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
+            "ready_after": self._ready_after,
+            "cost": self._account.total,
+            "cost_per_hour": self._account.hourly,
+            "currency": self.launch.currency,
             **(self._workers.told() if self._workers is not None else {}),
             "sweeps": [
                 {
@@ -285,6 +317,8 @@ class Host:
 
     async def _obey(self, request: Request) -> None:
         try:
+            if request.verb in ("run", "resume"):
+                await alone(self.folder.path, request.body["store"], request.body["name"])
             # One after the other, in the order in which they were made; what is slow (reading a large sweep) is
             # waited for outside, so that it keeps nobody from cancelling another.
             async with self._turns:
@@ -323,7 +357,7 @@ class Host:
         if running is not None:
             running.again = running.again or request.verb in ("run", "resume")
             if request.verb == "stop":
-                running.engine.stop()
+                running.engine.stop(moved=bool(request.body.get("moved")))
             running.engine.poke()
             return running.engine.state, None
         if request.verb in ("run", "resume"):
@@ -354,6 +388,8 @@ class Host:
         except Exception:
             log.exception("%s: the engine failed", ledger.name)
         running = self._running.pop(ledger.key)
+        # The store knows it, and adds what the next engine says.
+        self._account.forget(ledger.key)
         # Who is remembered as having had a turn would be kept alive with its whole plan.
         self._shares.leave(engine)
         self._busy = time.monotonic()
@@ -401,7 +437,7 @@ def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]
         from mce_notebook.run.clusters.jobqueue import BatchWorkers
 
         return lambda changed: BatchWorkers.start(request, folder, changed)
-    if launch.profile != "local":
+    if not launch.here:
         raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")
     from mce_notebook.run.clusters.local import LocalWorkers
 
