@@ -128,7 +128,8 @@ class Instances:
             self.ever[name] = body
             entries = {item["key"]: item["value"] for item in body["metadata"]["items"]}
             metadata = f"{self._stand_in.url.removeprefix('http://')}/vm/{name}"
-            script = "#!/bin/bash\nsleep 1000\n" if fault == "silent" else entries["startup-script"]
+            nothing = "#!/bin/bash\nsleep 1000\n"
+            script = nothing if fault == "silent" else entries.get("startup-script", nothing)
             self._machines[name] = self.room.boot(name, script, metadata)
             return operation
 
@@ -267,7 +268,7 @@ def _check(body: dict[str, Any], zone: str) -> None:
     for name, value in body["labels"].items():
         if not KEY.fullmatch(name) or not VALUE.fullmatch(value):
             raise ApiError(400, "invalid", f"Invalid value for field 'resource.labels': {name}={value}")
-    scheduling = body["scheduling"]
+    scheduling = {"provisioningModel": "STANDARD", **body["scheduling"]}
     if scheduling["provisioningModel"] == "SPOT" and scheduling["automaticRestart"]:
         raise ApiError(400, "invalid", "automaticRestart cannot be true for spot instances")
     attached = [one["acceleratorType"].rpartition("/")[2] for one in body.get("guestAccelerators", [])]

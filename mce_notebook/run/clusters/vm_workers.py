@@ -156,24 +156,26 @@ class VMWorkers(FleetWorkers):
         make = functools.partial(
             CloudFleet, spare=SPARE_SECONDS, start=BOOT_SECONDS, together=TOGETHER, remarks=self._remarks
         )
+        scheduler: OwnScheduler | FarScheduler
         if self.cloud.scheduler == "here":
-            scheduler: Any = await OwnScheduler.start(
-                None, _security(certificates, "scheduler", "client"), self.came, self.went
-            )
-            self.serve(scheduler, self.backend, self._prefix, make)
-            await self._welcome(certificates, scheduler.address)
+            roles = _security(certificates, "scheduler", "client")
+            scheduler = await OwnScheduler.start(None, roles, self.came, self.went)
         else:
             scheduler = FarScheduler("", _security(certificates, "client"), self.came, self.went)
-            self.serve(scheduler, self.backend, self._prefix, make)
-            self._duties.append(asyncio.create_task(self._boot(certificates, scheduler)))
-        self._duties.append(asyncio.create_task(self._watch()))
+        self.serve(scheduler, self.backend, self._prefix, make)
+        self._duties = [
+            asyncio.create_task(self._boot(certificates, scheduler)),
+            asyncio.create_task(self._watch()),
+        ]
 
     # The scheduler
 
-    async def _boot(self, certificates: Certificates, scheduler: FarScheduler) -> None:
+    async def _boot(self, certificates: Certificates, scheduler: OwnScheduler | FarScheduler) -> None:
         try:
-            inside = await self._reach(certificates, scheduler)
-            await self._welcome(certificates, f"tls://{inside}:{vm.PORT}")
+            address = scheduler.address
+            if isinstance(scheduler, FarScheduler):
+                address = f"tls://{await self._reach(certificates, scheduler)}:{vm.PORT}"
+            await self._welcome(certificates, address)
         except (ClusterError, HostError) as error:
             self._finish(str(error))
         except Exception as error:
