@@ -212,9 +212,12 @@ def script(request: JobRequest, order: Order) -> str:
             "}",
             f"( sleep {life}; leave ) &",
             "began=$SECONDS",
+            # In a shell of their own, so that no `exit` of a prologue keeps the VM.
+            "(",
             *exports,
             *(request.prologue if order.role == WORKER else ()),
             _command(request, order),
+            ")",
             "code=$?",
             f'echo "{ENDED}exit code $code after $((SECONDS - began)) s"',
             f'if [ "$code" -ne 0 ] && [ "$((SECONDS - began))" -lt 600 ]; then sleep {LINGER}; fi',
