@@ -103,7 +103,7 @@ def _running(name: str) -> list[HostHandle]:
 def _list() -> str:
     from mce_notebook.run.clusters.finding import available, trusted
 
-    rows = [("cluster", "state", "slots", "sweeps", "jobs")]
+    rows = [("cluster", "state", "slots", "sweeps", "jobs", "ready after", "cost")]
     alive = set()
     for host in hosts():
         state, launch = host.state(), host.folder.launch()
@@ -112,14 +112,27 @@ def _list() -> str:
         jobs = len(_rows(host)) if launch is not None and launch.job else ""
         rows.append(
             (name, str(state.get("state", "starting")), str(state.get("workers", 0)),
-             str(len(state.get("sweeps") or ())), str(jobs))
+             str(len(state.get("sweeps") or ())), str(jobs), _after(state), _cost(state))
         )  # fmt: skip
     for name, path in available().items():
         if name not in alive:
-            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", ""))
+            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", "", "", ""))
     if len(rows) == 1:
         return "No cluster runs; local needs no profile, and `mce clusters init` writes the first one for others."
     return table_text(rows)
+
+
+def _after(state: dict[str, Any]) -> str:
+    """Say how long it took from the start of the host until a task had run."""
+    found = state.get("ready_after")
+    return "" if found is None else f"{found:.1f} s"
+
+
+def _cost(state: dict[str, Any]) -> str:
+    if state.get("cost") is None:
+        return ""
+    hourly = state.get("cost_per_hour")
+    return f"{state['cost']:.2f} {state.get('currency', '')}" + (f", {hourly:.2f} an hour now" if hourly else "")
 
 
 def _start(name: str, count: int | None, say: Say) -> str:

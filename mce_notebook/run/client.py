@@ -240,15 +240,19 @@ def _profiled(options: HostOptions) -> Launch:
     profile = find(options.on)
     told = os.environ.get("MCE_HOST_IDLE")
     idle = float(told) if told else profile.idle_timeout
+    money: dict[str, Any] = {name: getattr(profile, name) for name in ("price", "max_cost", "currency")}
     if profile.kind == "local":
-        return Launch(cores=options.cores, gpus=options.gpus, idle=idle, workers=profile.max_workers)
+        return Launch(
+            profile=profile.name, kind="local", workers=profile.max_workers,
+            cores=options.cores, gpus=options.gpus, idle=idle, **money,
+        )  # fmt: skip
     if profile.kind == "address":
         job = at_address(profile, cores=options.cores, gpus=options.gpus).to_json()
-        return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
+        return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, **money)
     job = resolve(
         profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
     ).to_json()
-    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
+    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, **money)
 
 
 def find_host(launch: Launch) -> HostHandle | None:

@@ -91,13 +91,16 @@ class Engine:
         self._counter = 0
         self._told = ""
         self._remarks: set[str] = set()
+        # What this sweep has cost on this host; None where nobody knows prices.
+        self.cost: float | None = None
+        self.currency = ""
 
     # What the host may ask
 
     @property
-    def busy(self) -> bool:
-        """Whether blocks of this sweep are in the slots now."""
-        return bool(self._flying)
+    def flying(self) -> int:
+        """Blocks of this sweep that are in the slots now."""
+        return len(self._flying)
 
     @property
     def over(self) -> bool:
@@ -453,6 +456,8 @@ class Engine:
             "failed": tally.failed,
             "total": tally.total,
             "rate": tally.rate(),
+            "cost": self.cost,
+            "currency": self.currency,
             "message": self.message or (self._pool.remark if self.state in ("starting", "running") else ""),
             "time": time.time(),
         }

@@ -80,7 +80,7 @@ class LatePool:
     """A pool that is still being started, or cannot be: without slots until `inner` is there."""
 
     inner: Pool | None = None
-    # Why it could not be started.
+    # Why it could not be started, or is to be used no longer.
     why: str = ""
 
     @property
@@ -100,7 +100,7 @@ class LatePool:
     @property
     def refusal(self) -> str:
         """Pass on what `inner` has to say."""
-        return self.inner.refusal if self.inner is not None else self.why
+        return self.why or (self.inner.refusal if self.inner is not None else "")
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,

@@ -118,6 +118,10 @@ class AddressWorkers(Workers):
         """Wait until a task has run on a worker."""
         await self._proved.wait()
 
+    def paid(self) -> float:
+        """Return the cores of the slots in use; what is not used is its owner's."""
+        return float(self.request.slot_cores * len(self._slots()))
+
     def resize(self, least: int, most: int | None) -> None:
         """Use so many slots at most; they are there whether they are used or not."""
         limit = self.request.max_workers

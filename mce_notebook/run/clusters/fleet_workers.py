@@ -92,6 +92,10 @@ class FleetWorkers(Workers):
         """Wait until a task has run on a worker."""
         await self._proved.wait()
 
+    def paid(self) -> float:
+        """Return the cores of all jobs that run, those that come up and those that leave included."""
+        return float(self.request.cores * sum(1 for job in self.fleet.jobs.values() if job.began or job.arrived))
+
     def want(self, slots: int) -> None:
         """Say how many slots the sweeps of the host could use now."""
         self.fleet.wanted = slots

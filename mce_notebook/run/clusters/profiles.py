@@ -108,6 +108,12 @@ class Profile(Terms):
         Of an existing Dask scheduler: `tcp://host:port` or `tls://host:port`.
     tls_ca, tls_certificate, tls_key : str
         Files for `tls`: whom to believe, what to show.
+    price : float or None
+        Of a core for an hour (of kind gce, of a VM: there it is in `cloud`).
+    max_cost : float or None
+        When it has cost so much in all, the cluster ends and its sweeps are stopped.
+    currency : str
+        Of both.
     cloud : Cloud or None
         What a profile of kind gce says more.
     others
@@ -126,6 +132,9 @@ class Profile(Terms):
     tls_ca: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
+    price: float | None = None
+    max_cost: float | None = None
+    currency: str = "USD"
     cloud: Cloud | None = None
 
 
@@ -194,6 +203,8 @@ def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
 
 def _check_numbers(where: str, made: Profile) -> None:
     _check_address(where, made)
+    if made.max_cost is not None and made.price is None:
+        raise ProfileError(f"{where}: max_cost needs to know what a core costs for an hour: write price = 0.05.")
     if made.min_workers > made.max_workers:
         raise ProfileError(
             f"{where}: min_workers = {made.min_workers} is above max_workers = {made.max_workers}; raise max_workers."
@@ -328,6 +339,9 @@ KEYS: dict[str, _Key] = {
     "tls_ca": (_line, "the path of a file", '"~/.dask/ca.pem"'),
     "tls_certificate": (_line, "the path of a file", '"~/.dask/cert.pem"'),
     "tls_key": (_line, "the path of a file", '"~/.dask/key.pem"'),
+    "price": (_positive, "what a core costs for an hour, above 0", "0.05"),
+    "max_cost": (_positive, "what the cluster may cost in all, above 0", "20"),
+    "currency": (_word, "the name of a currency", '"EUR"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
 }
 
@@ -384,11 +398,12 @@ CLOUD_KEYS: dict[str, _Key] = {
     "max_cost": (_positive, _MONEY, "20"),
     "labels": (_labels, "a table of labels: small letters, digits, _ and -; none of mce-", '{ team = "physics" }'),
 }
-_LOCAL = ("kind", "max_workers", "idle_timeout")
+_MONEYS = ("price", "max_cost", "currency")
+_LOCAL = ("kind", "max_workers", "idle_timeout", *_MONEYS)
 _ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
 _GCE = (
     "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
-    "environment", "python",
+    "environment", "python", "currency",
 )  # fmt: skip
 # Keys that only some batch systems know.
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}

@@ -197,7 +197,11 @@ class JobReaper:
         for folder in {orphan.place for orphan in orphans}:
             here = [orphan.id for orphan in orphans if orphan.place == folder]
             await JobQueue(self._request, Site("", Path(folder))).cancel(here)
-        return await self._still(orphans)
+        left = await self._still(orphans)
+        for folder in {orphan.place for orphan in orphans}:
+            # Found again next time, by whoever looks.
+            write_json(Path(folder) / JOBS, {orphan.id: orphan.born for orphan in left if orphan.place == folder})
+        return left
 
     async def _still(self, orphans: Sequence[Orphan]) -> list[Orphan]:
         """Look until they are gone, or for some seconds: a job that runs takes a moment to end."""

@@ -29,6 +29,10 @@ class Workers:
         """Return what the host's heartbeat is to say of them."""
         return {}
 
+    def paid(self) -> float:
+        """Return how many cores are paid for now, whether they compute or not."""
+        return 0.0
+
     def want(self, slots: int) -> None:
         """Say how many slots the sweeps of the host could use now."""
 
