@@ -70,7 +70,7 @@ def test_the_verbs_tell_of_vms_and_money(google: StandIn, profiles: Profiles) ->
     assert re.match(r"warm is ready after [\d.]+ s: [12] slots?\.", act("start", "warm", 1, say=lambda _: None))
     (name, *_) = google.instances.running()
     assert re.search(rf"us-east1-c/{name} +ready +1 +{name}", act("nodes", "warm"))
-    assert re.search(r"cost so far: 0\.0\d, 0\.\d+ an hour now\nVM +state", act("nodes", "warm"))
+    assert re.search(r"cost so far: 0\.0\d USD, 0\.\d+ an hour now\nVM +state", act("nodes", "warm"))
     assert "Registered to:" in until(lambda: (log := act("log", "warm")) and "Registered" in log and log, 60)
     act("resize", "warm", 0)
 
