@@ -249,7 +249,7 @@ class Instances:
         return {"items": self.rules}
 
     def _keep(self) -> None:
-        """Take in that machines were shut down from inside, and end those whose time is over."""
+        """Take in that machines were shut down from inside."""
         while not self._closed.wait(LOOK_SECONDS):
             with self._lock:
                 running = [(name, self._all[name]) for name in self._all if self._all[name]["status"] == "RUNNING"]

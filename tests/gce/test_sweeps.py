@@ -172,3 +172,19 @@ def test_a_host_that_was_killed_leaves_nothing(root: Path, alone: StandIn, profi
     assert "All of it is deleted" in act("reap", profile, sure=True)
     assert not left()
     assert act("reap") == "Nothing was left behind by hosts that are gone."
+
+
+@pytest.mark.nightly
+def test_a_scheduler_that_was_lost_interrupts_the_sweep_which_resumes(
+    root: Path, alone: StandIn, profiles: Profiles
+) -> None:
+    handle = mce.sweep(slow, x=range(30), on=profiles.set("beheaded", max_workers=1))
+    until(lambda: handle.progress.done > 2, 90)
+    cluster = host_of("beheaded").state()["cluster"]
+    alone.instances.vanish(f"{cluster}-0")
+    until(lambda: handle.progress.state == "interrupted", 90, lambda: str(handle.progress))
+    assert "The scheduler's VM is gone" in handle.progress.message
+    until(lambda: not [name for name in alone.instances.names() if name.startswith(cluster)], 30)
+    handle.resume()
+    assert handle.result()["slow"].values.tolist() == [x * x for x in range(30)]
+    assert handle.progress.failed == handle.progress.killed == 0

@@ -13,7 +13,7 @@ from mce_notebook.errors import CloudError
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.finding import find
-from tests.gce.conftest import Profiles, until
+from tests.gce.conftest import Profiles, end, host_of, until
 from tests.gce.stand_in import StandIn
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,6 +54,26 @@ def test_a_vm_that_cannot_start_a_worker_is_told_with_its_last_words(
     assert progress.state == "stopped"
     assert re.search(f"ended before its worker came up: {words}", progress.message)
     until(lambda: not alone.instances.running(), 30, "such a VM lingers only until it was read")
+
+
+def test_a_scheduler_that_cannot_start_is_told_and_nothing_is_left(
+    root: Path, alone: StandIn, profiles: Profiles
+) -> None:
+    progress = mce.sweep(told, x=[1], on=profiles.set("headless", python="/usr/bin/python3")).wait(90)
+    assert progress.state == "stopped"
+    assert re.search("The scheduler's VM ended before the scheduler came up: .*No module named", progress.message)
+    until(lambda: not alone.instances.running("scheduler"), 30)
+
+
+def test_a_cluster_that_is_stopped_while_it_starts_leaves_nothing(
+    root: Path, alone: StandIn, profiles: Profiles
+) -> None:
+    mce.sweep(told, x=[1], on=profiles.set("hasty"))
+    host = until(lambda: host_of("hasty"))
+    until(lambda: "cluster" in host.state() or alone.instances.running("scheduler"), 60)
+    end(host)
+    until(lambda: not alone.instances.names(), 20, lambda: str(alone.instances.names()))
+    assert not alone.secrets.kept
 
 
 def test_a_container_gets_what_the_profile_says(root: Path, alone: StandIn, profiles: Profiles) -> None:

@@ -6,6 +6,7 @@ life, no open ports, and nothing secret in the metadata, which every viewer of t
 
 import getpass
 import json
+import os
 import re
 import shlex
 import time
@@ -93,7 +94,11 @@ class _Cluster:
 
 def user() -> str:
     """Return whose VMs these are."""
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # In a container, whose users may have no names.
+        return f"uid-{os.getuid()}"
 
 
 def label(text: str) -> str:
