@@ -1,6 +1,6 @@
 """What dask-cloudprovider's own cluster class does, and ours does not (`test_sweeps.py`): the reasons for our own.
 
-If this fails, upstream has learned; then docs/decisions/0010-compute-engine.md is to be read again.
+If this fails, upstream has learned; then docs/decisions/0011-compute-engine.md is to be read again.
 """
 
 import base64
