@@ -117,6 +117,8 @@ def end(host: HostHandle) -> None:
     """End a host; what it said is shown when the test failed."""
     os.kill(host.process.pid, signal.SIGTERM)
     until(lambda: not host.alive(), 40, "the host did not leave")
+    # Once more, for what is left of a process that has only just ended.
+    host.alive()
     sys.stdout.write(host.folder.log.read_text())
 
 

@@ -302,12 +302,18 @@ def _failed(operation: dict[str, Any], code: str, status: int, message: str) -> 
 
 
 def matches(record: dict[str, Any], told: str) -> bool:
-    """Whether a record fits a filter, of which `a.b=c AND d=e` is understood."""
-    for part in told.split(" AND ") if told else []:
-        path, _, value = part.partition("=")
+    """Whether a record fits a filter, of which `a.b = c`, and several of them in brackets with AND, is understood."""
+    parts = told.split(" AND ") if told else []
+    for part in parts:
+        match = re.fullmatch(r'(\(?)([\w.-]+) ?= ?"?([^"() ]*)"?(\)?)', part)
+        if match is None or bool(match[1]) != bool(match[4]):
+            raise ApiError(400, "invalid", f"Invalid list filter expression: {told!r}")
+        # Compute Engine: "provide each separate expression within parentheses".
+        if len(parts) > 1 and not match[1] and "machineType" in record:
+            raise ApiError(400, "invalid", f"Invalid list filter expression: {told!r}")
         found: Any = record
-        for name in path.split("."):
+        for name in match[2].split("."):
             found = found.get(name) if isinstance(found, dict) else None
-        if str(found) != value:
+        if str(found) != match[3]:
             return False
     return True

@@ -31,7 +31,8 @@ VM_EMAIL = "123-compute@developer.gserviceaccount.com"
 class Fault:
     """What goes wrong the next `times` times that a method is called with something in it.
 
-    `http:CODE:REASON` refuses the request, `op:CODE` fails its operation, `silent` boots nothing.
+    `http:CODE:REASON` refuses the request, `late:CODE:REASON` does what it says and refuses then, `op:CODE` fails its
+    operation, `silent` boots nothing.
     """
 
     kind: str
@@ -173,6 +174,9 @@ class StandIn:
             raise ApiError(int(code), reason, f"injected {reason}")
         answerer = self.instances if service == "compute" else self.secrets
         found = answerer.answer(route.name, {**given, **asked}, body, who, fault.kind if fault else "")
+        if fault and fault.kind.startswith("late:"):
+            _, code, reason = fault.kind.split(":")
+            raise ApiError(int(code), reason, f"injected {reason}")
         wrong = discovery.problems(service, found, route.method["response"]) if self.strict else []
         self.problems += [f"answer of {route.name}: {one}" for one in wrong]
         return found

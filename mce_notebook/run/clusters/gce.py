@@ -179,7 +179,7 @@ class VMs:
         """
 
         async def of(zone: str) -> dict[str, dict[str, Any]]:
-            told = f"labels.{vm.CLUSTER}={vm.label(self.family.cluster)}"
+            told = f'labels.{vm.CLUSTER} = "{vm.label(self.family.cluster)}"'
             instances = self.google.compute.instances()
             pages = await self.google.pages(instances, project=self.cloud.project, zone=zone, filter=told)
             return {f"{zone}/{one['name']}": one for page in pages for one in page.get("items") or ()}
@@ -235,7 +235,7 @@ class VMs:
         try:
             operations = self.google.compute.zoneOperations()
             pages = await self.google.pages(
-                operations, project=self.cloud.project, zone=zone, filter=f"targetId={number}"
+                operations, project=self.cloud.project, zone=zone, filter=f"targetId = {number}"
             )
         except CloudError as error:
             log.info("what ended %s is not known: %s", name, error)

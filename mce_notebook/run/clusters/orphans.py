@@ -100,7 +100,8 @@ async def found(google: Google, project: str, labels: Mapping[str, str]) -> list
     CloudError
         If Google does not tell.
     """
-    told = " AND ".join(f"labels.{name}={value}" for name, value in labels.items())
+    # Several conditions have to be in brackets here, unlike in Secret Manager.
+    told = " AND ".join(f'(labels.{name} = "{value}")' for name, value in labels.items())
     instances = google.compute.instances()
     made: list[Ours] = []
     token = None
