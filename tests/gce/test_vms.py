@@ -15,7 +15,7 @@ from mce_notebook.run.clusters.finding import find
 from tests.gce.conftest import Profiles, end, host_of, until
 from tests.gce.stand_in import StandIn
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 # Without a VM for the scheduler: this machine is where VMs of the stand-in can connect to.
 HERE = {"scheduler": "here", "max_workers": 1}
 
@@ -33,7 +33,7 @@ def test_packages_that_differ_stop_the_sweep_and_are_named(
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: dask\nVersion: 0.0.1\n")
     profile = profiles.set("differs", **HERE, environment={"PYTHONPATH": str(tmp_path)})
-    progress = mce.sweep(told, x=[1], on=profile).wait(90)
+    progress = mce.sweep(told, x=[1], on=profile).wait(120)
     assert progress.state == "stopped"
     assert re.search(r"The Python of the VMs, .* has dask 0\.0\.1 instead of 20", progress.message)
     assert "Build `image` or `docker` of the profile with the packages of" in progress.message
@@ -43,7 +43,7 @@ def test_a_vm_that_cannot_start_a_worker_is_told_with_its_last_words(
     root: Path, alone: StandIn, profiles: Profiles
 ) -> None:
     table = {**HERE, "prologue": ["echo there is no such disk >&2", "exit 3"]}
-    progress = mce.sweep(told, x=[1], on=profiles.set("broken", **table)).wait(90)
+    progress = mce.sweep(told, x=[1], on=profiles.set("broken", **table)).wait(120)
     assert progress.state == "stopped"
     assert "ended before its worker came up: there is no such disk" in progress.message
     until(lambda: not alone.instances.running(), 30, "such a VM lingers only until it was read")
@@ -52,7 +52,7 @@ def test_a_vm_that_cannot_start_a_worker_is_told_with_its_last_words(
 def test_a_scheduler_that_cannot_start_is_told_and_nothing_is_left(
     root: Path, alone: StandIn, profiles: Profiles
 ) -> None:
-    progress = mce.sweep(told, x=[1], on=profiles.set("headless", python="/usr/bin/python3")).wait(90)
+    progress = mce.sweep(told, x=[1], on=profiles.set("headless", python="/usr/bin/python3")).wait(120)
     assert progress.state == "stopped"
     assert re.search("The scheduler's VM ended before the scheduler came up: .*No module named", progress.message)
     until(lambda: not alone.instances.running("scheduler"), 30)
@@ -85,6 +85,8 @@ def test_a_container_with_two_slots_gets_what_the_profile_says(root: Path, alone
     assert found["options"][:3] == ["--rm", "--net=host", "--ipc=host"]
     assert "DATA" in found["passed"]
     assert "mounted" in alone.instances.machine(name).console
+    firewall = alone.instances.machine(name).folder / "firewall"
+    assert firewall.read_text() == "iptables -w -A INPUT -p tcp -j ACCEPT\n", "COS lets nobody in"
 
 
 def test_check_tells_the_request_the_cost_and_what_google_says(alone: StandIn, profiles: Profiles) -> None:
