@@ -254,10 +254,8 @@ def _nodes(host: HostHandle) -> str:
 
 def _money(host: HostHandle) -> str:
     """Return a line on what a cluster has cost, where its profile has prices."""
-    state = host.state()
-    if state.get("cost") is None:
-        return ""
-    return f"cost so far: {state['cost']:.2f}, {state.get('cost_per_hour') or 0.0:.2f} an hour now\n"
+    told = _cost(host.state())
+    return f"cost so far: {told}\n" if told else ""
 
 
 def _log(host: HostHandle) -> str:

@@ -49,12 +49,19 @@ class Profiles:
         """Add a profile."""
         self.tables[name] = {**PLAIN, "credentials": str(self.key), **values}
         lines = [
-            f"[{table}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in found.items())
+            f"[{table}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in found.items())
             for table, found in self.tables.items()
         ]
         config_folder().mkdir(parents=True, exist_ok=True)
         (config_folder() / "clusters.toml").write_text("\n\n".join(lines) + "\n")
         return name
+
+
+def _toml(value: Any) -> str:
+    # JSON is TOML but for tables.
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +117,8 @@ def end(host: HostHandle) -> None:
     """End a host; what it said is shown when the test failed."""
     os.kill(host.process.pid, signal.SIGTERM)
     until(lambda: not host.alive(), 40, "the host did not leave")
+    # Once more, for what is left of a process that has only just ended.
+    host.alive()
     sys.stdout.write(host.folder.log.read_text())
 
 

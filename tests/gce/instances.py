@@ -128,7 +128,8 @@ class Instances:
             self.ever[name] = body
             entries = {item["key"]: item["value"] for item in body["metadata"]["items"]}
             metadata = f"{self._stand_in.url.removeprefix('http://')}/vm/{name}"
-            script = "#!/bin/bash\nsleep 1000\n" if fault == "silent" else entries["startup-script"]
+            nothing = "#!/bin/bash\nsleep 1000\n"
+            script = nothing if fault == "silent" else entries.get("startup-script", nothing)
             self._machines[name] = self.room.boot(name, script, metadata)
             return operation
 
@@ -248,7 +249,7 @@ class Instances:
         return {"items": self.rules}
 
     def _keep(self) -> None:
-        """Take in that machines were shut down from inside, and end those whose time is over."""
+        """Take in that machines were shut down from inside."""
         while not self._closed.wait(LOOK_SECONDS):
             with self._lock:
                 running = [(name, self._all[name]) for name in self._all if self._all[name]["status"] == "RUNNING"]
@@ -267,7 +268,7 @@ def _check(body: dict[str, Any], zone: str) -> None:
     for name, value in body["labels"].items():
         if not KEY.fullmatch(name) or not VALUE.fullmatch(value):
             raise ApiError(400, "invalid", f"Invalid value for field 'resource.labels': {name}={value}")
-    scheduling = body["scheduling"]
+    scheduling = {"provisioningModel": "STANDARD", **body["scheduling"]}
     if scheduling["provisioningModel"] == "SPOT" and scheduling["automaticRestart"]:
         raise ApiError(400, "invalid", "automaticRestart cannot be true for spot instances")
     attached = [one["acceleratorType"].rpartition("/")[2] for one in body.get("guestAccelerators", [])]
@@ -301,12 +302,18 @@ def _failed(operation: dict[str, Any], code: str, status: int, message: str) -> 
 
 
 def matches(record: dict[str, Any], told: str) -> bool:
-    """Whether a record fits a filter, of which `a.b=c AND d=e` is understood."""
-    for part in told.split(" AND ") if told else []:
-        path, _, value = part.partition("=")
+    """Whether a record fits a filter, of which `a.b = c`, and several of them in brackets with AND, is understood."""
+    parts = told.split(" AND ") if told else []
+    for part in parts:
+        match = re.fullmatch(r'(\(?)([\w.-]+) ?= ?"?([^"() ]*)"?(\)?)', part)
+        if match is None or bool(match[1]) != bool(match[4]):
+            raise ApiError(400, "invalid", f"Invalid list filter expression: {told!r}")
+        # Compute Engine: "provide each separate expression within parentheses".
+        if len(parts) > 1 and not match[1] and "machineType" in record:
+            raise ApiError(400, "invalid", f"Invalid list filter expression: {told!r}")
         found: Any = record
-        for name in path.split("."):
+        for name in match[2].split("."):
             found = found.get(name) if isinstance(found, dict) else None
-        if str(found) != value:
+        if str(found) != match[3]:
             return False
     return True

@@ -31,6 +31,8 @@ kept = [*passed, "PATH", "HOME", "FAKE_VM", *os.environ["FAKE_KEPT"].split()]
 environment = {{name: os.environ[name] for name in kept if name in os.environ}}
 os.execvpe(words[at + 1], words[at + 1:], environment)
 """
+# What a VM does to its own firewall is not done to this machine's.
+IPTABLES = '#!/bin/sh\necho "iptables $*" >> "$FAKE_VM/firewall"\n'
 SHUTDOWN = '#!/bin/sh\n: > "$FAKE_VM/off"\n'
 # A link would lose the environment that the interpreter belongs to.
 PYTHON = '#!/bin/sh\nexec "{python}" "$@"\n'
@@ -70,7 +72,7 @@ class Room:
         self._held = os.open(self._alive, os.O_RDWR)
         self._bin = self.folder / "bin"
         self._bin.mkdir()
-        tools = {"docker": DOCKER, "shutdown": SHUTDOWN, "python3": PYTHON}
+        tools = {"docker": DOCKER, "shutdown": SHUTDOWN, "iptables": IPTABLES, "python3": PYTHON}
         for name, text in tools.items():
             tool = self._bin / name
             tool.write_text(text.format(python=python) if "{python}" in text else text)

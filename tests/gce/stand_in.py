@@ -31,7 +31,8 @@ VM_EMAIL = "123-compute@developer.gserviceaccount.com"
 class Fault:
     """What goes wrong the next `times` times that a method is called with something in it.
 
-    `http:CODE:REASON` refuses the request, `op:CODE` fails its operation, `silent` boots nothing.
+    `http:CODE:REASON` refuses the request, `late:CODE:REASON` does what it says and refuses then, `op:CODE` fails its
+    operation, `silent` boots nothing.
     """
 
     kind: str
@@ -50,6 +51,8 @@ class StandIn:
         # Requests by method; what was wrong with any of them.
         self.calls: list[tuple[str, dict[str, str]]] = []
         self.problems: list[str] = []
+        # Whether what is wrong is refused; Google itself takes "true" for true.
+        self.strict = True
         # Whether the credentials of the notebook are still good.
         self.expired = False
         self.instances = Instances(self, zones)
@@ -160,7 +163,7 @@ class StandIn:
         wrong = discovery.parameter_problems(service, route.method, {**asked})
         if "request" in route.method:
             wrong += discovery.problems(service, body, route.method["request"])
-        if wrong:
+        if wrong and self.strict:
             self.problems += [f"{route.name}: {one}" for one in wrong]
             raise ApiError(400, "badRequest", "Invalid JSON payload received. " + "; ".join(wrong))
         with self.lock:
@@ -171,7 +174,10 @@ class StandIn:
             raise ApiError(int(code), reason, f"injected {reason}")
         answerer = self.instances if service == "compute" else self.secrets
         found = answerer.answer(route.name, {**given, **asked}, body, who, fault.kind if fault else "")
-        wrong = discovery.problems(service, found, route.method["response"])
+        if fault and fault.kind.startswith("late:"):
+            _, code, reason = fault.kind.split(":")
+            raise ApiError(int(code), reason, f"injected {reason}")
+        wrong = discovery.problems(service, found, route.method["response"]) if self.strict else []
         self.problems += [f"answer of {route.name}: {one}" for one in wrong]
         return found
 

@@ -29,6 +29,8 @@ log = logging.getLogger("mce_notebook.cluster")
 STATES = {"PROVISIONING": WAITING, "STAGING": WAITING, "RUNNING": RUNNING, "REPAIRING": RUNNING}
 # A zone that had no such machine is asked again after so long, a region whose quota is used up likewise (seconds).
 CLOSED_SECONDS = 30.0
+# Those that are being made when the cluster ends are waited for (seconds).
+INSERT_SECONDS = 60.0
 # Begins what is said while VMs may come in a moment, see `transient`.
 LATER = "not yet: "
 # What ended a VM, by what its operation is called.
@@ -56,8 +58,9 @@ class VMs:
         self.cloud: Cloud = request.cloud
         self.family = family
         self.bill = bill
-        # What workers are told; None while there is no scheduler they could come to.
-        self.orders: Mapping[str, Any] | None = None
+        # What workers are told; and why none are made now: they could not come to a scheduler.
+        self.orders: Mapping[str, Any] = {}
+        self.wait = "the scheduler's VM starts"
         # What keeps us from seeing the VMs; empty while nothing does.
         self.trouble = ""
         self.console = Console(google, self.cloud.project, logs)
@@ -65,13 +68,14 @@ class VMs:
         # Until when not to ask a zone, and why.
         self._closed: dict[str, tuple[float, CloudError]] = {}
         self._ids: dict[str, str] = {}
+        self._inserting: set[asyncio.Task[dict[str, Any]]] = set()
 
     # What a fleet asks for
 
     async def submit(self, name: str) -> str:
         """Make a worker's VM and return its id, ZONE/NAME; raises Refused with Google's words."""
-        if self.orders is None:
-            raise Refused(f"{LATER}the scheduler's VM starts")
+        if self.wait:
+            raise Refused(f"{LATER}{self.wait}")
         config = {**self.orders, "name": name, "seconds": self.family.left}
         try:
             return await self.make(name, vm.WORKER, config, self.cloud.hourly)
@@ -138,8 +142,12 @@ class VMs:
     async def _insert(self, order: Order, price: float | None) -> str:
         made = f"{order.zone}/{order.name}"
         body = await asyncio.to_thread(vm.body, self._request, order)
+        # Not cancelled halfway: nobody would know whether there is a VM.
+        inserting = asyncio.create_task(self.google.insert(self.cloud.project, order.zone, body))
+        self._inserting.add(inserting)
+        inserting.add_done_callback(self._inserted)
         try:
-            operation = await self.google.insert(self.cloud.project, order.zone, body)
+            operation = await asyncio.shield(inserting)
         except CloudError as error:
             if not (error.exhausted or error.quota):
                 # It may be there nevertheless, or come later.
@@ -148,6 +156,11 @@ class VMs:
         self._ids[made] = str(operation.get("targetId", ""))
         self.bill.begin(made, price)
         return made
+
+    def _inserted(self, inserting: "asyncio.Task[dict[str, Any]]") -> None:
+        self._inserting.discard(inserting)
+        if not inserting.cancelled() and (error := inserting.exception()) is not None:
+            log.info("no VM: %s", error)
 
     def _close(self, zone: str, error: CloudError) -> None:
         """Leave a zone alone for a while, or all zones of its region, whose quota is one."""
@@ -166,7 +179,7 @@ class VMs:
         """
 
         async def of(zone: str) -> dict[str, dict[str, Any]]:
-            told = f"labels.{vm.CLUSTER}={vm.label(self.family.cluster)}"
+            told = f'labels.{vm.CLUSTER} = "{vm.label(self.family.cluster)}"'
             instances = self.google.compute.instances()
             pages = await self.google.pages(instances, project=self.cloud.project, zone=zone, filter=told)
             return {f"{zone}/{one['name']}": one for page in pages for one in page.get("items") or ()}
@@ -177,13 +190,15 @@ class VMs:
         return found
 
     async def clear(self, name: str) -> None:
-        """Delete all VMs that have the cluster's label, whether we know of them or not.
+        """Delete all VMs that have the cluster's label, whether we know of them or not; then make no more.
 
         Raises
         ------
         CloudError
             If some may be left.
         """
+        if self._inserting:
+            await asyncio.wait(self._inserting, timeout=INSERT_SECONDS)
         for one in await self.listed(self.cloud.zones):
             log.info("%s: deleting %s", name, one)
             await self._delete(*one.split("/"), quiet=False)
@@ -220,7 +235,7 @@ class VMs:
         try:
             operations = self.google.compute.zoneOperations()
             pages = await self.google.pages(
-                operations, project=self.cloud.project, zone=zone, filter=f"targetId={number}"
+                operations, project=self.cloud.project, zone=zone, filter=f"targetId = {number}"
             )
         except CloudError as error:
             log.info("what ended %s is not known: %s", name, error)

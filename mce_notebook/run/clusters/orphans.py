@@ -75,8 +75,15 @@ class VMReaper:
         google = await asyncio.to_thread(Google, self._cloud.credentials)
         there = await found(google, self._cloud.project, self._labels)
         # Looked up after what there is: a host that starts meanwhile makes its VMs later.
-        alive = {vm.label(str(host.state().get("cluster", ""))) for host in hosts()}
-        return [one.orphan for one in there if one.labels.get(vm.CLUSTER) not in alive]
+        running = hosts()
+        alive = {vm.label(str(host.state()["cluster"])) for host in running if "cluster" in host.state()}
+        # Those that are about to say so.
+        starting = {vm.label(host.folder.path.name) for host in running if "cluster" not in host.state()}
+        return [
+            one.orphan
+            for one in there
+            if one.labels.get(vm.CLUSTER) not in alive and one.labels.get(vm.HOST) not in starting
+        ]
 
     async def remove(self, orphans: Sequence[Orphan]) -> list[Orphan]:
         """Delete them; one that Google has begun to delete is gone."""
@@ -93,7 +100,8 @@ async def found(google: Google, project: str, labels: Mapping[str, str]) -> list
     CloudError
         If Google does not tell.
     """
-    told = " AND ".join(f"labels.{name}={value}" for name, value in labels.items())
+    # Several conditions have to be in brackets here, unlike in Secret Manager.
+    told = " AND ".join(f'(labels.{name} = "{value}")' for name, value in labels.items())
     instances = google.compute.instances()
     made: list[Ours] = []
     token = None

@@ -6,6 +6,7 @@ life, no open ports, and nothing secret in the metadata, which every viewer of t
 
 import getpass
 import json
+import os
 import re
 import shlex
 import time
@@ -29,6 +30,9 @@ SHORTEST, LONGEST = 30, 120 * 86400
 # A VM whose worker ended too early stays so long, so that its console can be read (seconds).
 LINGER = 45
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Container-Optimized OS lets nobody in but by ssh; who comes from outside the network is the network's firewall's
+# business. https://cloud.google.com/container-optimized-os/docs/how-to/firewall
+OPEN = "! command -v iptables >/dev/null || iptables -w -A INPUT -p tcp -j ACCEPT"
 # Where the guest says on the console what became of it.
 MARK = "mce: "
 UP, REFUSED, ENDED = f"{MARK}worker starts", f"{MARK}refused: ", f"{MARK}ended: "
@@ -93,7 +97,11 @@ class _Cluster:
 
 def user() -> str:
     """Return whose VMs these are."""
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # In a container, whose users may have no names.
+        return f"uid-{os.getuid()}"
 
 
 def label(text: str) -> str:
@@ -211,10 +219,14 @@ def script(request: JobRequest, order: Order) -> str:
             "    shutdown -h now",
             "}",
             f"( sleep {life}; leave ) &",
+            *([OPEN] if cloud.docker else ()),
             "began=$SECONDS",
+            # In a shell of their own, so that no `exit` of a prologue keeps the VM.
+            "(",
             *exports,
             *(request.prologue if order.role == WORKER else ()),
             _command(request, order),
+            ")",
             "code=$?",
             f'echo "{ENDED}exit code $code after $((SECONDS - began)) s"',
             f'if [ "$code" -ne 0 ] && [ "$((SECONDS - began))" -lt 600 ]; then sleep {LINGER}; fi',

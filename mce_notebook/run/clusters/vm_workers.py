@@ -25,7 +25,7 @@ from mce_notebook.run.clusters.certificates import Certificates, issue
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.fleet import Fleet
 from mce_notebook.run.clusters.fleet_workers import FleetWorkers
-from mce_notebook.run.clusters.gce import VMs, port
+from mce_notebook.run.clusters.gce import LATER, VMs, port
 from mce_notebook.run.clusters.local import QUIET
 from mce_notebook.run.clusters.node import environment
 from mce_notebook.run.clusters.request import JobRequest
@@ -44,8 +44,11 @@ SPARE_SECONDS = 60.0
 TOGETHER = 20
 # What the cluster has cost, and its scheduler, are looked at so often (seconds).
 WATCH_SECONDS = 1.0
+# What consoles said is kept for so long (seconds).
+MEMORY_SECONDS = 7 * 86400.0
 # A scheduler that is lost for so long is looked for among the VMs.
 LOST_SECONDS = 20.0
+AGAIN = "What is done is kept; resume goes on with a new cluster."
 ADVICE = (
     "Its service account needs the role roles/secretmanager.secretAccessor, and the Secret Manager API has to be "
     "enabled in the project."
@@ -83,7 +86,7 @@ class CloudFleet(Fleet):
         if coming and not told:
             told.append(f"{coming} {'VM starts' if coming == 1 else 'VMs start'}")
         if self._words and not self.refusal and (self._failures or self._limit is not None):
-            told.append(self._words)
+            told.append(self._words.removeprefix(LATER))
         return f"{self.slots} slots; {'; '.join(dict.fromkeys(told))}" if told else ""
 
 
@@ -107,6 +110,9 @@ class VMWorkers(FleetWorkers):
         )
         logs = shared_folder(request, folder.path.name) / "logs"
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in logs.iterdir():
+            if time.time() - old.stat().st_mtime > MEMORY_SECONDS:
+                old.unlink()
         self.backend = VMs(google, request, self._family, self.bill, logs)
         self.google = google
         self._vault: Vault | None = None
@@ -156,24 +162,26 @@ class VMWorkers(FleetWorkers):
         make = functools.partial(
             CloudFleet, spare=SPARE_SECONDS, start=BOOT_SECONDS, together=TOGETHER, remarks=self._remarks
         )
+        scheduler: OwnScheduler | FarScheduler
         if self.cloud.scheduler == "here":
-            scheduler: Any = await OwnScheduler.start(
-                None, _security(certificates, "scheduler", "client"), self.came, self.went
-            )
-            self.serve(scheduler, self.backend, self._prefix, make)
-            await self._welcome(certificates, scheduler.address)
+            roles = _security(certificates, "scheduler", "client")
+            scheduler = await OwnScheduler.start(None, roles, self.came, self.went)
         else:
             scheduler = FarScheduler("", _security(certificates, "client"), self.came, self.went)
-            self.serve(scheduler, self.backend, self._prefix, make)
-            self._duties.append(asyncio.create_task(self._boot(certificates, scheduler)))
-        self._duties.append(asyncio.create_task(self._watch()))
+        self.serve(scheduler, self.backend, self._prefix, make)
+        self._duties = [
+            asyncio.create_task(self._boot(certificates, scheduler)),
+            asyncio.create_task(self._watch()),
+        ]
 
     # The scheduler
 
-    async def _boot(self, certificates: Certificates, scheduler: FarScheduler) -> None:
+    async def _boot(self, certificates: Certificates, scheduler: OwnScheduler | FarScheduler) -> None:
         try:
-            inside = await self._reach(certificates, scheduler)
-            await self._welcome(certificates, f"tls://{inside}:{vm.PORT}")
+            address = scheduler.address
+            if isinstance(scheduler, FarScheduler):
+                address = f"tls://{await self._reach(certificates, scheduler)}:{vm.PORT}"
+            await self._welcome(certificates, address)
         except (ClusterError, HostError) as error:
             self._finish(str(error))
         except Exception as error:
@@ -226,6 +234,7 @@ class VMWorkers(FleetWorkers):
         assert self._vault is not None
         place = await self._vault.put(f"{self._prefix}-{vm.WORKER}", certificates.of("worker"))
         self.backend.orders = {**self._orders(place), "scheduler": address}
+        self.backend.wait = ""
         self.fleet.hurry()
 
     def _orders(self, secret: str) -> dict[str, Any]:
@@ -262,16 +271,20 @@ class VMWorkers(FleetWorkers):
                 return
 
     async def _look_for_head(self) -> None:
-        scheduler: Any = self.scheduler
-        lost = isinstance(scheduler, FarScheduler) and scheduler.trouble
-        if not lost or time.monotonic() - scheduler.since < LOST_SECONDS:
+        """Give the cluster up when its scheduler has gone for good."""
+        scheduler = self.scheduler
+        if not isinstance(scheduler, FarScheduler) or not self.backend.orders:
             return
-        zone = self._head.partition("/")[0]
-        found = await self.backend.look([self._head])
-        if found is not None and self._head not in await self.backend.listed([zone]):
+        self.backend.wait = scheduler.trouble
+        if not scheduler.trouble:
+            return
+        lost = time.monotonic() - scheduler.since
+        if lost > self.request.idle_timeout + LOST_SECONDS:
+            self.lost = f"{scheduler.trouble}, for so long that it will have ended. {AGAIN}"
+        elif lost > LOST_SECONDS and self._head not in await self.backend.listed([self._head.partition("/")[0]]):
             ended = await self.backend.last(self._head)
             why = f": {ended.word} {ended.reason}" if ended is not None else ""
-            self.lost = f"The scheduler's VM is gone{why}. What is done is kept; resume goes on with a new one."
+            self.lost = f"The scheduler's VM is gone{why}. {AGAIN}"
 
     def _finish(self, why: str) -> None:
         log.warning("%s", why)
@@ -279,13 +292,7 @@ class VMWorkers(FleetWorkers):
         self.fleet.finish(why)
 
     def _remarks(self) -> Iterable[str]:
-        trouble = getattr(self.scheduler, "trouble", "")
-        if self.backend.orders is None and not self.fleet.refusal:
-            yield "the scheduler's VM starts"
-        if trouble:
-            yield trouble
-        if self.backend.trouble:
-            yield self.backend.trouble
+        return filter(None, (self.backend.wait, self.backend.trouble))
 
     def told(self) -> dict[str, Any]:
         """Return what the host's heartbeat is to say: which VMs are ours, what they cost."""
