@@ -64,7 +64,12 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
         from mce_notebook.run.clusters.checking import check
         from mce_notebook.run.clusters.finding import find
 
-        return check(find(name))
+        profile = find(name)
+        if Place.of(profile) is None:
+            return check(profile)
+        from mce_notebook.run.remote.looking import check_there
+
+        return check_there(profile)
     if verb == "start":
         return _start(name, count, say)
     found = _running(name)

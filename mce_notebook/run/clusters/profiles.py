@@ -200,6 +200,11 @@ def from_json(record: Mapping[str, Any]) -> Profile:
 
 def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
     kind = table.get("kind", name)
+    if kind == "ssh":
+        raise ProfileError(
+            f'{where}: ssh is no kind of cluster but the way to one; write kind = "slurm", or "local" for the machine '
+            'itself, and ssh = "user@login".'
+        )
     if kind in LATER:
         raise ProfileError(
             f"{where}: clusters of kind {kind} are not there yet; today there are local and the batch systems "

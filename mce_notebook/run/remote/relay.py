@@ -143,7 +143,7 @@ class Relay(host.Host):
         self._bell.ring()
 
     def _engine(self, ledger: "StoreLedger") -> Any:
-        errand = Errand(ledger, self._link, lambda: self._bell.ring(ENDED if errand.over else NEW))
+        errand = Errand(ledger, self.launch.profile, self._link, lambda: self._bell.ring(ENDED if errand.over else NEW))
         return errand
 
     async def _act(self, request: Request) -> "tuple[str, Any]":
