@@ -204,7 +204,7 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
-            if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
+            if self._occupied():
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self._patience:
                 log.info("idle for %g s: leaving", self._patience)
@@ -222,6 +222,10 @@ class Host:
             if self._counter % 60 == 0:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _occupied(self) -> bool:
+        """Whether somebody wants something of this host."""
+        return bool(self._running or self._taken or self._workers is None or any(self.inbox.requests()))
 
     def _demand(self) -> Demand:
         """Return what this host could use: at least a slot where it has a sweep."""

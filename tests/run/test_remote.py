@@ -27,6 +27,8 @@ from mce_notebook.run.remote.place import Place, is_target
 from mce_notebook.run.remote.wire import GREETING, NoMessage, Pipe, packed, receive
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.coverage import known, todo
+from mce_notebook.store.frames import Outcomes, encode
+from mce_notebook.store.journal import Journal, claim_epoch
 from mce_notebook.store.litter import tidy
 from mce_notebook.view.signs import HostSigns, boot_id
 
@@ -136,7 +138,18 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
     """A sweep that is done: the other side of what follows."""
     root = tmp_path_factory.mktemp("done") / "experiments"
     mce.sweep(work, x=range(12), on="inline", name="far", outputs=["y"], store=root).result()
-    return Store(root).sweep("far")
+    sweep = Store(root).sweep("far")
+    # One more writer, whose outcome was large.
+    number = claim_epoch(sweep.paths, {"host": "x", "pid": 1, "time": 0.0})
+    latest = sweep.latest()
+    assert latest is not None
+    frames = encode(
+        Outcomes([np.zeros(300_000)], {}), ("y",), declaration=1, ranges=[(3, 4)], meta={"version": latest.version},
+        big=sweep.paths.big_epoch(number),
+    )  # fmt: skip
+    with Journal(sweep.paths, number) as journal:
+        journal.append(frames)
+    return sweep
 
 
 class Wire:
@@ -189,8 +202,10 @@ def test_a_log_arrives_whole_however_often_it_is_cut(
             assert declaration is not None
             assert known(here, declaration).problems == []
             tear(here, chance)
-    (epoch,) = (one.number for one in here.epochs())
-    assert content(here, epoch) == content(done, 1)
+    copied = {one.number: one.host["mirrors"]["epoch"] for one in here.epochs()}
+    assert sorted(copied.values()) == [1, 2]
+    for number, there in copied.items():
+        assert content(here, number) == content(done, there)
     assert {path.name for path in here.paths.big.rglob("*.arrows")} == {
         path.name for path in done.paths.big.rglob("*.arrows")
     }

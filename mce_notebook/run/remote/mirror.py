@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mce_notebook.declare import bundle, signing
-from mce_notebook.errors import AlreadyExists, StoreError, UntrustedCode
+from mce_notebook.errors import AlreadyExists, StoreError, UnknownSweep, UntrustedCode
 from mce_notebook.run.registry import Process, machine
 from mce_notebook.run.remote.feed import Segment
 from mce_notebook.store.catalog import Epoch, SweepStore, pid_space
@@ -135,6 +135,9 @@ class Mirror:
         StoreFull, StoreError
             Nothing is lost: it comes again with the next connection.
         """
+        if self.folder_id != self.sweep.id:
+            # Its name may be another sweep's by now.
+            raise UnknownSweep(f"The sweep {self.sweep.name!r} was moved or deleted.")
         with told("writing outcomes"):
             match header["what"]:
                 case "epoch":

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -137,10 +136,14 @@ class Relay(host.Host):
 
     def heard(self) -> None:
         """Take note of news of the host there."""
-        if self._far.there:
-            self._busy = time.monotonic()
+        if self.state in ("starting", "ready"):
+            self.state = "ready" if self._far.pool.told.get("state") == "ready" else "starting"
         self._beat()
         self._bell.ring()
+
+    def _occupied(self) -> bool:
+        # As long as the host there lives, it can be asked for here.
+        return super()._occupied() or self._far.there
 
     def _engine(self, ledger: "StoreLedger") -> Any:
         errand = Errand(ledger, self.launch.profile, self._link, lambda: self._bell.ring(ENDED if errand.over else NEW))
