@@ -130,6 +130,8 @@ def test_a_relay_is_another_host_than_one_beside_the_notebook(tmp_path: Path, mo
 
 
 def work(x: int, rng: np.random.Generator) -> np.ndarray:
+    if x in (5, 6):
+        (mce.scratch() / f"{x}.txt").write_text("left" * (x - 5))
     return rng.normal(size=300_000 if x == 3 else 2)
 
 
@@ -174,7 +176,7 @@ def declared(tmp_path: Path, far: SweepStore) -> SweepStore:
 
     folder = tmp_path / "experiments" / "far"
     folder.parent.mkdir(parents=True)
-    shutil.copytree(far.paths.folder, folder, ignore=shutil.ignore_patterns("e0*", "0000*.beat"))
+    shutil.copytree(far.paths.folder, folder, ignore=shutil.ignore_patterns("e0*", "0000*.beat", "artifacts"))
     for path in (folder / "epochs").iterdir():
         path.unlink()
     return Store(folder.parent).sweep("far")
@@ -195,7 +197,7 @@ def test_a_log_arrives_whole_however_often_it_is_cut(
         mirror = Mirror(SweepStore(here.paths), "login")
         mirror.site = "s"
         try:
-            Feed(done, json.loads(json.dumps(mirror.have()))["epochs"], Wire(mirror, cut)).round()
+            Feed(done, json.loads(json.dumps(mirror.have())), Wire(mirror, cut)).round()
         except ConnectionError:
             # Whatever is readable now is an outcome, and the last bytes may be lost with the power.
             declaration = here.latest()
@@ -212,8 +214,33 @@ def test_a_log_arrives_whole_however_often_it_is_cut(
     again = Mirror(here, "login")
     again.site = "s"
     wire = Wire(again)
-    assert not Feed(done, again.have()["epochs"], wire).round()
+    assert not Feed(done, again.have(), wire).round()
     assert wire.sent == 0
+
+
+def test_files_of_a_point_are_there_before_its_outcome(done: SweepStore, tmp_path: Path) -> None:
+    here = declared(tmp_path, done)
+    mirror = Mirror(here, "login")
+    mirror.site = "s"
+    told: list[dict[str, Any]] = []
+
+    def send(header: Any, payload: bytes) -> None:
+        told.append(dict(header))
+        mirror.take(header, payload)
+
+    feed = Feed(done, mirror.have(), send)
+    feed.round()
+    log = [one["what"] for one in told if one["what"] == "artifact" or one.get("file") == "000000.arrows"]
+    # The schema, what points left, and only then the frames.
+    assert log[:4] == ["bytes", "artifact", "artifact", "bytes"]
+    for x, text in ((5, ""), (6, "left")):
+        (path,) = here.artifacts(x)
+        assert path.read_text() == text
+    count = len(told)
+    feed.artifacts()
+    assert len(told) == count
+    Feed(done, mirror.have(), send).artifacts()
+    assert len(told) == count
 
 
 def tear(sweep: SweepStore, chance: random.Random) -> None:
@@ -234,7 +261,7 @@ def test_two_relays_that_copy_the_same_log_do_no_harm(done: SweepStore, tmp_path
     mirrors = [Mirror(SweepStore(here.paths), "login") for _ in range(2)]
     for mirror in mirrors:
         mirror.site = "s"
-    haves = [mirror.have()["epochs"] for mirror in mirrors]
+    haves = [mirror.have() for mirror in mirrors]
     for mirror, have in zip(mirrors, haves, strict=True):
         Feed(done, have, Wire(mirror)).round()
     declaration = here.latest()
@@ -330,7 +357,7 @@ def test_what_was_computed_there_is_not_told_back(done: SweepStore, tmp_path: Pa
     here = declared(tmp_path, done)
     mirror = Mirror(here, "login")
     mirror.site = "s"
-    Feed(done, mirror.have()["epochs"], Wire(mirror)).round()
+    Feed(done, mirror.have(), Wire(mirror)).round()
     assert mirror.known() == ("", b"")
     mirror.site = "another"
     assert mirror.known()[1]
@@ -352,7 +379,7 @@ def test_payloads_of_a_copied_log_are_no_litter(done: SweepStore, tmp_path: Path
     mirror = Mirror(here, "login")
     mirror.site = "s"
     mirror.show({"state": "starting", "time": 0})
-    Feed(done, mirror.have()["epochs"], Wire(mirror)).round()
+    Feed(done, mirror.have(), Wire(mirror)).round()
     payloads = set(here.paths.big.rglob("*.arrows"))
     assert payloads
     tidy(here, 99, lambda claim: True)

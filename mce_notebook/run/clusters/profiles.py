@@ -178,8 +178,7 @@ def _check_place(where: str, made: Profile) -> None:
         )
     if made.ssh and not made.python:
         raise ProfileError(
-            f"{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: "
-            'python = "~/env/bin/python".'
+            f'{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: python = "~/env/bin/python".'
         )
     if made.kind == "local" and (made.host == "job" or (not made.ssh and (made.python or made.folder))):
         raise ProfileError(

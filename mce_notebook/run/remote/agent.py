@@ -37,13 +37,12 @@ class Following(threading.Thread):
         self._agent = agent
         self._landing = landing
         self._key = key
-        self._artifacts = have.get("artifacts", {})
         self._stirred = threading.Event()
         self._ended = False
         # The last order that was obeyed, and the heartbeat of the host from which its list of sweeps tells of it.
         self.order = 0
         self.since = 0
-        self._feed = Feed(landing.sweep, have.get("epochs", {}), self._say)
+        self._feed = Feed(landing.sweep, have, self._say)
 
     def stir(self) -> None:
         """Look at once."""
@@ -68,7 +67,7 @@ class Following(threading.Thread):
                 status = self._status()
                 new = self._feed.round()
                 if not status["active"]:
-                    self._feed.artifacts(self._artifacts)
+                    self._feed.artifacts()
             except (SweepError, OSError, ValueError) as error:
                 status, new = {"what": "trouble", "message": f"{error}"}, False
             if new or status != told:
