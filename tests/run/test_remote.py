@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 import mce_notebook as mce
 from mce_notebook.errors import StoreError, UntrustedCode
 from mce_notebook.run.client import launch_for
-from mce_notebook.run.clusters.profiles import from_json, profile, to_json
+from mce_notebook.run.clusters.profiles import profile
 from mce_notebook.run.registry import HostFolder, Launch, Process, machine, write_json
 from mce_notebook.run.remote.connection import command
 from mce_notebook.run.remote.feed import Feed
 from mce_notebook.run.remote.hosting import SILENCE, FarHost
 from mce_notebook.run.remote.landing import Landing
 from mce_notebook.run.remote.link import Link
+from mce_notebook.run.remote.looking import from_json, to_json
 from mce_notebook.run.remote.mirror import Mirror
 from mce_notebook.run.remote.place import Place, is_target
 from mce_notebook.run.remote.wire import GREETING, NoMessage, Pipe, packed, receive

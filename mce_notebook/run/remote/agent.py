@@ -143,7 +143,7 @@ class Agent:
         verb = header["do"]
         if verb == "check":
             from mce_notebook.run.clusters.checking import check
-            from mce_notebook.run.clusters.profiles import from_json
+            from mce_notebook.run.remote.looking import from_json
 
             return {"text": check(from_json(header["profile"]))}
         host = self._host()
@@ -216,7 +216,9 @@ class Agent:
             if host is None:
                 continue
             state = host.state()
-            kept = {name: state.get(name) for name in ("state", "message", "refused", "workers")}
+            kept = {
+                name: state.get(name) for name in ("state", "message", "refused", "workers", "cost", "cost_per_hour")
+            }
             now = {"what": "host", "alive": bool(state), **kept, "nodes": host.nodes()}
             if now != told:
                 told = now

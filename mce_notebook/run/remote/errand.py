@@ -70,6 +70,11 @@ class Errand:
 
     # What the host may ask
 
+    # What is computed and what it costs is counted there.
+    flying = 0
+    cost: float | None = None
+    currency = ""
+
     @property
     def over(self) -> bool:
         """Whether nobody waits for this sweep any more."""
@@ -86,7 +91,7 @@ class Errand:
         """Look at once for new orders and declarations."""
         self._stirred.set()
 
-    def stop(self) -> None:
+    def stop(self, grace: float = 0.0, why: str = "") -> None:
         """Stop watching; the sweep goes on where it is."""
         self._leaving = True
         self._stirred.set()

@@ -213,8 +213,8 @@ class Feed:
                 if "big" in record:
                     payload = Payload.from_json(record["big"])
                     self.file({"what": "payload", "file": payload.file}, self._sweep.paths.big / payload.file)
-                for name in left & self._points(batch, record) if left else ():
-                    self._artifacts(folder / name)
+                for point in left & self._points(batch, record) if left else ():
+                    self._artifacts(folder / point)
             header = {"what": "bytes", "epoch": number, "file": name, "at": start, "crc": zlib.crc32(data)}
             self._send(header, data)
             new = True

@@ -1,10 +1,12 @@
 """What a profile would submit on the other side, asked over a connection of its own."""
 
 import asyncio
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from mce_notebook.errors import HostError
-from mce_notebook.run.clusters.profiles import Profile, to_json
+from mce_notebook.run.clusters.profiles import Profile
 from mce_notebook.run.remote.connection import Connection, Unreachable
 from mce_notebook.run.remote.place import Place
 
@@ -38,3 +40,14 @@ async def _asked(profile: Profile, place: Place) -> str:
         raise HostError(f"{place.name}: {answer['error']}")
     where = "in a job of its own" if place.host == "job" else f"on {place.name}"
     return f"ok  {place.name} can be reached, and has the packages; the host lives {where}\n{answer['text']}"
+
+
+def to_json(made: Profile) -> dict[str, Any]:
+    """Return a profile as JSON has it."""
+    return dataclasses.asdict(made)
+
+
+def from_json(record: Mapping[str, Any]) -> Profile:
+    """Return the profile `to_json` told of; raises TypeError for one of another version."""
+    lists = {name: tuple(record[name]) for name in ("directives", "prologue")}
+    return Profile(**{**record, **lists})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError
 from mce_notebook.run import host
+from mce_notebook.run.budget import Demand
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Request
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
@@ -125,7 +126,7 @@ class Relay(host.Host):
     async def _hello(self) -> None:
         """Say which host is meant."""
         place = self._link.place
-        there = replace(self.launch, place="", profile=self.launch.profile if self.launch.job else "local")
+        there = replace(self.launch, place="")
         walltime = place.walltime if place.host == "job" else 0.0
         await self._link.ask({"do": "host", "launch": asdict(there), "walltime": walltime})
 
@@ -140,6 +141,16 @@ class Relay(host.Host):
             self.state = "ready" if self._far.pool.told.get("state") == "ready" else "starting"
         self._beat()
         self._bell.ring()
+
+    def _count(self) -> None:
+        # The other side counts, and ends the cluster when it has cost as much as it may.
+        told = self._far.pool.told
+        if told.get("cost") is not None:
+            self._account.told(float(told["cost"]), told.get("cost_per_hour"), {})
+
+    def _demand(self) -> Demand:
+        # It takes none of the cores here.
+        return Demand()
 
     def _occupied(self) -> bool:
         # As long as the host there lives, it can be asked for here.
