@@ -59,7 +59,9 @@ class HostSigns:
             return "done"
         if verb in _WANTED:
             return _WANTED[verb]
-        if asked > self._last_seen() and now - asked < PATIENCE:
+        heard = self._last_seen()
+        # The host a sweep leaves has ended its part; the next one is on its way, as after any request.
+        if now - max(asked, heard) < PATIENCE and (said == "moved" or asked > heard):
             return "queued"
         return "stopped" if said == "stopped" else "interrupted"
 
