@@ -223,17 +223,20 @@ def test_files_of_a_point_are_there_before_its_outcome(done: SweepStore, tmp_pat
     here = declared(tmp_path, done)
     mirror = Mirror(here, "login")
     mirror.site = "s"
-    told: list[dict[str, Any]] = []
+    declaration = here.latest()
+    assert declaration is not None
+    told: list[str] = []
 
     def send(header: Any, payload: bytes) -> None:
-        told.append(dict(header))
+        told.append(header["what"])
         mirror.take(header, payload)
+        status = known(here, declaration).status
+        for x in (5, 6):
+            assert not status[x] or here.artifacts(x), "its outcome came first"
 
     feed = Feed(done, mirror.have(), send)
     feed.round()
-    log = [one["what"] for one in told if one["what"] == "artifact" or one.get("file") == "000000.arrows"]
-    # The schema, what points left, and only then the frames.
-    assert log[:4] == ["bytes", "artifact", "artifact", "bytes"]
+    assert known(here, declaration).status.all()
     for x, text in ((5, ""), (6, "left")):
         (path,) = here.artifacts(x)
         assert path.read_text() == text
@@ -451,3 +454,82 @@ def test_a_link_says_since_when_it_is_down() -> None:
     assert second == "no connection to login yet: refused"
     assert third.startswith("no connection to login since 19")
     assert third.endswith("(refused); the sweep goes on there")
+
+
+class DeadEnd:
+    """A link of which the far side answers everything, and sends one sweep's log whenever it is followed."""
+
+    def __init__(self, far: SweepStore):
+        self.place = Place("login", "login", "/p", "")
+        self.up, self.refusal, self.remark = asyncio.Event(), "", ""
+        self.up.set()
+        self.far = far
+        self.take: Any = None
+        self.follows = 0
+
+    def on(self, what: str, take: Any) -> None:
+        self.take = take
+
+    async def ask(self, header: Any, payload: bytes = b"") -> dict[str, Any]:
+        if header["do"] == "follow":
+            self.follows += 1
+            self.have = header["have"]
+        if header["do"] == "order":
+            asyncio.get_running_loop().create_task(self.send(int(header["order"])))
+        return {"ok": True, "site": "s", "missing": [], "known": "", "intent": 1}
+
+    async def send(self, order: int) -> None:
+        messages: list[tuple[Any, bytes]] = []
+        Feed(self.far, self.have, lambda header, payload: messages.append((header, payload))).round()
+        beat = {"state": "done", "done": 12, "failed": 0, "total": 12}
+        status = {
+            "what": "status",
+            "order": order,
+            "active": False,
+            "alive": True,
+            "beat": beat,
+            "intent": [1, "run", ""],
+        }
+        for header, payload in [*messages, (status, b"")]:
+            await self.take(header, payload)
+
+    async def gone(self) -> None:
+        await asyncio.sleep(3600)
+
+
+def test_a_full_disk_here_loses_nothing(done: SweepStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mce_notebook.errors import StoreFull
+    from mce_notebook.run.remote import errand
+    from mce_notebook.run.store_ledger import StoreLedger
+
+    here = declared(tmp_path, done)
+    on = here.latest().options["on"]  # type: ignore[union-attr]
+    monkeypatch.setattr(errand, "RETRY_SECONDS", 0.05)
+    full = [True, False, True, True]
+    real = Mirror.take
+    messages: list[str] = []
+
+    def take(mirror: Mirror, header: Any, payload: bytes) -> None:
+        if header.get("file") == "000000.arrows" and full and full.pop():
+            raise StoreFull("No room left")
+        real(mirror, header, payload)
+
+    monkeypatch.setattr(Mirror, "take", take)
+    link: Any = DeadEnd(done)
+
+    async def run() -> str:
+        made = errand.Errand(
+            StoreLedger(str(here.paths.folder.parent), "far"), on, link, lambda: messages.append(made._trouble)
+        )
+        return await made.run()
+
+    assert asyncio.run(run()) == "done"
+    assert link.follows >= 3
+    declaration = here.latest()
+    assert declaration is not None
+    found = known(here, declaration)
+    assert not todo(found, declaration).any()
+    assert not found.problems
+    import time
+
+    assert HostSigns.of(here, time.time()).state(0, time.time()) == "done"
