@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 # fail.
 PROGRAMS = {
     "browser": [("chromium", "chromium-browser", "google-chrome")],
-    "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",)],
+    "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",), ("sshd", "/usr/sbin/sshd")],
 }
 # Folders whose tests share what is slow to start.
 SHARING = {"browser", "clusters", "gce"}

@@ -87,7 +87,12 @@ def _looked(verb: str, name: str) -> str:
     from mce_notebook.run.clusters.finding import find
 
     if verb == "check":
-        return check(find(name))
+        profile = find(name)
+        if Place.of(profile) is None:
+            return check(profile)
+        from mce_notebook.run.remote.looking import check_there
+
+        return check_there(profile)
     return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
 
 

@@ -12,6 +12,7 @@ from mce_notebook.run.clusters.finding import available, find
 from mce_notebook.run.clusters.profiles import BUILT_IN, Profile
 from mce_notebook.run.clusters.reaping import owners
 from mce_notebook.run.registry import HostFolder, folders
+from mce_notebook.run.remote.place import Place
 from mce_notebook.sweep import open as open_sweep
 from mce_notebook.view.progress import duration
 
@@ -39,6 +40,13 @@ def reap(name: str, *, sure: bool) -> str:
     kept: list[Orphan] = []
     places: set[tuple[str, str]] = set()
     for profile in [find(name)] if name else _profiles(told):
+        place = Place.of(profile)
+        if place is not None:
+            told.append(
+                f"{profile.name} is left out: its host lives with {place.name}; what one leaves in the queue there is "
+                "cancelled by the next."
+            )
+            continue
         made = reaper(profile)
         if made is None:
             continue

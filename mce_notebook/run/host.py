@@ -211,7 +211,7 @@ class Host:
     async def _beats(self) -> None:
         while not self._leaving.is_set():
             self._count()
-            if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
+            if self._occupied():
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self._patience:
                 log.info("idle for %g s: leaving", self._patience)
@@ -232,6 +232,10 @@ class Host:
             if self._counter % 60 == 0:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _occupied(self) -> bool:
+        """Whether somebody wants something of this host."""
+        return bool(self._running or self._taken or self._workers is None or any(self.inbox.requests()))
 
     def _count(self) -> None:
         """Take in what the cluster costs; end it when that is as much as it may."""

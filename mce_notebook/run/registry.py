@@ -92,9 +92,9 @@ class Launch:
     """What a host is for. Two requests with equal `key` share one host.
 
     `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `kind`
-    says so of a profile that is a share of this machine. `place` is where the host lives (`Place.to_json`), empty for
-    beside the notebook. `price` is that of a core for an hour, in `currency`; `max_cost` what the cluster may cost in
-    all.
+    says so of a profile that is a share of this machine. `price` is that of a core for an hour, in `currency`;
+    `max_cost` what the cluster may cost in all. `place` is where the host lives (`Place.to_json`), empty for beside the
+    notebook.
     """
 
     profile: str = "local"

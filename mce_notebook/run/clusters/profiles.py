@@ -18,15 +18,13 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import OptionError, ProfileError
 from mce_notebook.run.clusters import cloud
 from mce_notebook.run.clusters.cloud import Cloud
-from mce_notebook.run.remote.place import is_target
+from mce_notebook.run.remote import place
 
 BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
 KINDS = ("local", *BATCH, "gce", "address")
 # Clusters that need no profile.
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
-# Where the process lives that drives sweeps.
-HOSTS = ("here", "login", "job", "vm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +103,12 @@ class Profile(Terms):
         Slots in a job; None: as many as fit into `cores`.
     idle_timeout : float
         Without work for this long, the cluster ends; without its scheduler, one of kind address.
+    ssh : str
+        ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
+    host : str
+        Where the process lives that drives sweeps: ``here``, on the ``login`` node, or in a ``job`` of its own.
+    host_walltime : float or None
+        Of that job; None: as long as the queue allows, or as the other jobs.
     address : str
         Of an existing Dask scheduler: `tcp://host:port` or `tls://host:port`.
     tls_ca, tls_certificate, tls_key : str
@@ -117,13 +121,6 @@ class Profile(Terms):
         Of both.
     cloud : Cloud or None
         What a profile of kind gce says more.
-    ssh : str
-        ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
-    host : str
-        Where the process lives that drives sweeps: ``here``, on the ``login`` node, in a ``job`` of its own, or on a
-        ``vm``: a machine that has only the bucket of the store in common with the notebook, and runs `mce host`.
-    host_walltime : float or None
-        Of that job; None: as long as the queue allows, or as the other jobs.
     others
         As in `Terms`.
     """
@@ -136,6 +133,9 @@ class Profile(Terms):
     memory: int | None = None
     processes: int | None = None
     idle_timeout: float = 900.0
+    ssh: str = ""
+    host: str = "here"
+    host_walltime: float | None = None
     address: str = ""
     tls_ca: str = ""
     tls_certificate: str = ""
@@ -144,9 +144,6 @@ class Profile(Terms):
     max_cost: float | None = None
     currency: str = "USD"
     cloud: Cloud | None = None
-    ssh: str = ""
-    host: str = "here"
-    host_walltime: float | None = None
 
 
 def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
@@ -175,13 +172,13 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
                 values[key] = parse(value)
             except (OptionError, TypeError, ValueError):
                 raise ProfileError(f"{where}: {key} is {meaning}, not {value!r}; write {key} = {example}") from None
-    if kind == "gce":
-        values["cloud"] = _cloud(where, values)
     if "ssh" in values:
         values.setdefault("host", "login")
+    if kind == "gce":
+        values["cloud"] = _cloud(where, values)
     made = Profile(**values)
     _check_numbers(where, made)
-    _check_place(where, made)
+    place.check(where, made)
     if made.host == "job" and made.host_walltime is None:
         made = dataclasses.replace(made, host_walltime=made.max_walltime or made.walltime)
     return made
@@ -198,46 +195,12 @@ def _cloud(where: str, values: dict[str, Any]) -> Cloud:
     return found
 
 
-def _check_place(where: str, made: Profile) -> None:
-    if made.host not in HOSTS:
-        raise ProfileError(
-            f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
-            '`ssh`, in a job of its own, or on a machine that runs `mce host`; write host = "login".'
-        )
-    if made.host == "login" and not made.ssh:
-        raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
-    if made.host in ("here", "vm") and made.ssh:
-        raise ProfileError(
-            f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
-        )
-    if made.ssh and not made.python:
-        raise ProfileError(
-            f"{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: "
-            'python = "/home/me/env/bin/python".'
-        )
-    if made.kind == "local" and (made.host == "job" or (not made.ssh and (made.python or made.folder))):
-        raise ProfileError(
-            f"{where}: kind local has no jobs; `python` and `folder` belong to `ssh`, and its host is there."
-        )
-
-
-def to_json(made: Profile) -> dict[str, Any]:
-    """Return a profile as JSON has it."""
-    return dataclasses.asdict(made)
-
-
-def from_json(record: Mapping[str, Any]) -> Profile:
-    """Return the profile `to_json` told of; raises TypeError for one of another version."""
-    lists = {name: tuple(record[name]) for name in ("directives", "prologue")}
-    return Profile(**{**record, **lists})
-
-
 def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
     kind = table.get("kind", name)
     if kind == "ssh":
         raise ProfileError(
-            f'{where}: ssh is not a kind but a way to a cluster; write kind = "slurm" (or another), or kind = "local" '
-            'for a machine of its own, and ssh = "user@login".'
+            f'{where}: ssh is no kind of cluster but the way to one; write kind = "slurm", or "local" for the machine '
+            'itself, and ssh = "user@login".'
         )
     if kind not in KINDS:
         told = f"kind {kind!r} is unknown" if "kind" in table else "the kind is missing"
@@ -336,16 +299,16 @@ def _word(value: Any) -> str:
     return found
 
 
-def _address(value: Any) -> str:
+def _target(value: Any) -> str:
     found = _word(value)
-    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d{1,5}", found):
+    if not place.is_target(found):
         raise ValueError
     return found
 
 
-def _target(value: Any) -> str:
+def _address(value: Any) -> str:
     found = _word(value)
-    if not is_target(found):
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d{1,5}", found):
         raise ValueError
     return found
 
@@ -454,7 +417,8 @@ CLOUD_KEYS: dict[str, _Key] = {
     "labels": (_labels, "a table of labels: small letters, digits, _ and -; none of mce-", '{ team = "physics" }'),
 }
 _MONEYS = ("price", "max_cost", "currency")
-_LOCAL = ("kind", "max_workers", "idle_timeout", "ssh", "host", "python", "folder", "environment", *_MONEYS)
+_LOCAL = ("kind", "max_workers", "idle_timeout", *_MONEYS)
+_FAR = ("ssh", "host", "python", "folder", "environment")
 _ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
 _GCE = (
     "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
@@ -464,8 +428,8 @@ _GCE = (
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}
 _OWN.update(dict.fromkeys(_ADDRESS, ("address",)))
 KEYS_OF: dict[str, Mapping[str, _Key]] = {
-    "local": {key: KEYS[key] for key in _LOCAL},
-    "address": {key: KEYS[key] for key in ("kind", "max_workers", "idle_timeout", *_ADDRESS, "max_hours")},
+    "local": {key: KEYS[key] for key in (*_LOCAL, *_FAR)},
+    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours")},
     **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
     "gce": {**{key: KEYS[key] for key in _GCE}, **CLOUD_KEYS},
 }

@@ -37,13 +37,12 @@ class Following(threading.Thread):
         self._agent = agent
         self._landing = landing
         self._key = key
-        self._artifacts = have.get("artifacts", {})
         self._stirred = threading.Event()
         self._ended = False
         # The last order that was obeyed, and the heartbeat of the host from which its list of sweeps tells of it.
         self.order = 0
         self.since = 0
-        self._feed = Feed(landing.sweep, have.get("epochs", {}), self._say)
+        self._feed = Feed(landing.sweep, have, self._say)
 
     def stir(self) -> None:
         """Look at once."""
@@ -68,9 +67,10 @@ class Following(threading.Thread):
                 status = self._status()
                 new = self._feed.round()
                 if not status["active"]:
-                    self._feed.artifacts(self._artifacts)
-            except (SweepError, OSError, ValueError) as error:
-                status, new = {"what": "trouble", "message": f"{error}"}, False
+                    self._feed.artifacts()
+            except Exception as error:
+                # Whatever is wrong with the store there is told, and looked at again.
+                status, new = {"what": "trouble", "message": f"{type(error).__name__}: {error}"}, False
             if new or status != told:
                 self._say(status)
                 told, wait = status, LOOK_SECONDS
@@ -144,7 +144,7 @@ class Agent:
         verb = header["do"]
         if verb == "check":
             from mce_notebook.run.clusters.checking import check
-            from mce_notebook.run.clusters.profiles import from_json
+            from mce_notebook.run.remote.looking import from_json
 
             return {"text": check(from_json(header["profile"]))}
         host = self._host()
@@ -217,7 +217,9 @@ class Agent:
             if host is None:
                 continue
             state = host.state()
-            kept = {name: state.get(name) for name in ("state", "message", "refused", "workers")}
+            kept = {
+                name: state.get(name) for name in ("state", "message", "refused", "workers", "cost", "cost_per_hour")
+            }
             now = {"what": "host", "alive": bool(state), **kept, "nodes": host.nodes()}
             if now != told:
                 told = now

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +38,19 @@ class Errand:
     ----------
     ledger : StoreLedger
         The sweep in the store here.
+    profile : str
+        What the relay is for: a sweep whose latest declaration names another was moved there.
     link : Link
     notify : callable
         Called whenever outcomes were kept or the state changed.
     """
 
-    def __init__(self, ledger: "StoreLedger", link: "Link", notify: Callable[[], None]):
+    def __init__(self, ledger: "StoreLedger", profile: str, link: "Link", notify: Callable[[], None]):
         self.ledger = ledger
         self.state = "starting"
         self.message = ""
         self.opened: asyncio.Future[SweepError | None] = asyncio.get_running_loop().create_future()
+        self._profile = profile
         self._link = link
         self._notify = notify
         self._mirror = Mirror(Store(ledger.root).sweep(ledger.name), link.place.name)
@@ -53,10 +58,23 @@ class Errand:
         self._stirred = asyncio.Event()
         self._leaving = False
         self._orders = 0
+        # When the orders were read that are being obeyed: what is asked later is still to be done.
+        self._read = 0.0
+        self._moved = False
+        self._handed = False
+        # Number of the latest declaration, and the cluster it names.
+        self._declared = 0, ""
         self._foreign = 0
+        # What cannot be kept here, and what the other side cannot read there.
         self._trouble = ""
+        self._complaint = ""
 
     # What the host may ask
+
+    # What is computed and what it costs is counted there.
+    flying = 0
+    cost: float | None = None
+    currency = ""
 
     @property
     def over(self) -> bool:
@@ -74,9 +92,12 @@ class Errand:
         """Look at once for new orders and declarations."""
         self._stirred.set()
 
-    def stop(self) -> None:
-        """Stop watching; the sweep goes on where it is."""
-        self._leaving = True
+    def stop(self, grace: float = 0.0, why: str = "", *, moved: bool = False) -> None:
+        """Stop watching, and the sweep goes on where it is; or, with `moved`, have it end what it has begun there."""
+        if moved:
+            self._handed = True
+        else:
+            self._leaving = True
         self._stirred.set()
 
     async def run(self) -> str:
@@ -105,6 +126,10 @@ class Errand:
         while not self._leaving:
             if self._link.refusal:
                 raise HostError(self._link.refusal)
+            if self._handed and not self._link.up.is_set():
+                # It goes on there, too, until there is a connection: wasteful, but the next host need not wait.
+                self.state = ENDINGS["move"]
+                return
             if not self._link.up.is_set():
                 await self._either(self._link.up.wait())
                 continue
@@ -150,8 +175,15 @@ class Errand:
         return False
 
     async def _look(self) -> "Orders":
+        began = time.time()
         try:
-            return await asyncio.to_thread(self.ledger.look)
+            orders = await asyncio.to_thread(self.ledger.look)
+            if orders.declaration != self._declared[0]:
+                latest = await asyncio.to_thread(self._mirror.sweep.declaration, orders.declaration)
+                self._declared = orders.declaration, str(latest.options.get("on"))
+            self._read, self._moved = began, self._handed or self._declared[1] != self._profile
+            # One host works on a sweep: what is under way there is finished, and nothing begun.
+            return replace(orders, verb="pause") if self._moved else orders
         except UnknownSweep:
             # Deleted or replaced here: nobody wants it any more.
             with contextlib.suppress(HostError):
@@ -188,6 +220,7 @@ class Errand:
                     return
 
     async def _order(self, verb: str) -> None:
+        """Say what is wanted; the host there sees to it."""
         self._orders += 1
         order = {"do": "order", "sweep": self._mirror.key, "verb": verb, "by": "relay", "order": self._orders}
         try:
@@ -206,7 +239,9 @@ class Errand:
         said = str((status.get("beat") or {}).get("state", ""))
         verb = status["intent"][1]
         self.message = str((status.get("beat") or {}).get("message") or "")
-        if verb in ENDINGS:
+        if self._moved:
+            self.state = ENDINGS["move"]
+        elif verb in ENDINGS:
             self.state = ENDINGS[verb]
         else:
             self.state = said if said and said not in RUNNING else "interrupted"
@@ -215,17 +250,20 @@ class Errand:
     async def _take(self, header: Mapping[str, Any], payload: bytes) -> None:
         """Keep what came; called with one message after the other."""
         if header["what"] == "status":
+            self._complaint = ""
             before, self._status = self._status, header
             await self._heed(header["intent"])
             if before.get("beat") != header.get("beat"):
                 if header["active"]:
-                    self.state = str((header.get("beat") or {}).get("state") or "starting")
+                    said = str((header.get("beat") or {}).get("state") or "starting")
+                    # Paused there, so that it can go on elsewhere.
+                    self.state = "draining" if self._moved and said not in RUNNING else said
                 await self._beat()
             self._stirred.set()
             self._notify()
             return
         if header["what"] == "trouble":
-            self.message = str(header["message"])
+            self._complaint = str(header["message"])
             return
         if self._trouble:
             # What follows bytes that could not be kept must not be kept either.
@@ -254,14 +292,14 @@ class Errand:
     async def _beat(self) -> None:
         beat = dict(self._status.get("beat") or {})
         up = self._link.up.is_set()
+        message = self.message or str(beat.get("message") or "")
         if self.state in RUNNING:
-            message = self._link.remark or self._trouble or self.message or str(beat.get("message") or "")
-        else:
-            message = self.message
+            message = self._link.remark or self._trouble or self._complaint or message
         beat |= {"state": self.state, "message": message, "workers": int(beat.get("workers") or 0) if up else 0}
+        beat["time"] = time.time() if self.state in RUNNING else self._read
         with contextlib.suppress(SweepError, OSError):
             if self._mirror.folder_id == self._mirror.sweep.id:
-                await asyncio.to_thread(self._mirror.show, beat)
+                await asyncio.to_thread(self._mirror.show, beat, new=not self._moved)
 
     def _tidy(self) -> None:
         try:
