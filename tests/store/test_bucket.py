@@ -1,6 +1,7 @@
 import json
 import linecache
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mce_notebook as mce
 from mce_notebook.errors import AlreadyExists, StoreError
 from mce_notebook.store import bucket as module
 from mce_notebook.store import bucket_journal, mirror
@@ -243,6 +245,80 @@ def test_what_the_bucket_refuses_is_not_acknowledged(
     assert seen(another_machine(sweep)) == set(range(20))
 
 
+def test_a_server_that_is_gone_for_a_while_costs_nothing(
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(bucket_journal, "AGAIN_SECONDS", 0.05)
+    sweep = sweep_in(remote)
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal.append(frames(0, 10))
+    failed: list[str] = []
+
+    def each(method: str, path: str) -> str:
+        if len(failed) == 30:
+            return ""
+        failed.append(path)
+        return "dead"
+
+    weather.each = each
+    journal.append(frames(10, 20))
+    assert len(failed) == 30
+    journal.append(frames(20, 30))
+    journal.close()
+    assert seen(another_machine(sweep)) == set(range(30))
+
+
+def test_a_journal_can_be_closed_while_the_server_is_gone(
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    sweep = sweep_in(remote)
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal.append(frames(0, 10))
+    weather.each = lambda method, path: "dead"
+    errors: list[StoreError] = []
+
+    def append() -> None:
+        try:
+            journal.append(frames(10, 20))
+        except StoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    journal.close()
+    thread.join(60)
+    assert len(errors) == 1
+    weather.each = lambda method, path: ""
+    assert seen(another_machine(sweep)) == set(range(10))
+
+
+def test_a_sweep_on_a_bad_day(remote: str, weather: Weather) -> None:
+    """Requests that are refused, lost before or lost after they took effect: all outcomes, each once."""
+    chance = random.Random(1)
+    weather.each = lambda method, path: chance.choice([""] * 12 + ["busy", "lost", "dead"])
+    square = in_a_cell("def square(n):\n    return n * n\n")["square"]
+    run = mce.sweep(square, n=list(range(5000)), on="inline", store=remote)
+    assert run.result(timeout=100).square.values.tolist() == [n * n for n in range(5000)]
+    run.extend(n=[5000])
+    assert int(run.result(timeout=100).square[-1]) == 5000 * 5000
+    weather.each = lambda method, path: ""
+    assert set(weather.seen)
+    reader = LogReader(another_machine(Store(remote).sweep("square")).paths)
+    listed = [int(index) for batch in reader.poll() for index in np.asarray(batch.index)]
+    assert sorted(listed) == [*range(5001)]
+    assert reader.problems == []
+
+
 def another_machine(sweep: SweepStore) -> SweepStore:
     """The same sweep where nothing of it is known yet."""
     folder_of(sweep.paths.folder)._drop(sweep.paths.folder)  # type: ignore[attr-defined]
@@ -341,8 +417,6 @@ def in_a_cell(source: str) -> dict[str, Any]:
 
 def test_a_sweep_whose_maker_was_killed_is_completed(remote: str) -> None:
     """Its name is taken, and it has no declaration: running the cell again gives it one."""
-    import mce_notebook as mce
-
     Store(remote).create("half", 1)
 
     half = in_a_cell("def half(n):\n    return n\n")["half"]
@@ -368,8 +442,6 @@ def test_many_commits_leave_few_objects(
 
 def test_the_number_of_requests_of_a_sweep(remote: str, weather: Weather) -> None:
     """What the documentation says it costs."""
-    import mce_notebook as mce
-
     cheap = in_a_cell("def cheap(n, k):\n    return n * k\n")["cheap"]
     mce.sweep(cheap, n=list(range(100)), k=list(range(100)), on="inline", store=remote).result(timeout=60)
     puts = sum(method == "PUT" for method, _ in weather.seen)
