@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 # fail.
 PROGRAMS = {
     "browser": [("chromium", "chromium-browser", "google-chrome")],
-    "clusters": [("slurmctld",), ("sge_qmaster",)],
+    "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",), ("sshd", "/usr/sbin/sshd")],
 }
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 

@@ -278,6 +278,8 @@ def _cluster_verb(verb: str, help_text: str, arguments: tuple[str, ...]) -> None
             click.echo(act(verb, name, workers, sure=yes, say=click.echo))
 
     made = clusters.command(verb, help=help_text, short_help=MEANINGS[verb])(command)
+    if "[name]" in arguments:
+        made.params.append(click.Argument(["name"], required=False, default=""))
     if "name" in arguments:
         made.params.append(click.Argument(["name"]))
     if "workers" in arguments:
@@ -285,15 +287,18 @@ def _cluster_verb(verb: str, help_text: str, arguments: tuple[str, ...]) -> None
     if "[workers]" in arguments:
         made.params.append(click.Argument(["workers"], type=int, metavar="[SLOTS]", required=False))
     if "yes" in arguments:
-        made.params.append(click.Option(["--yes"], is_flag=True, help="Also with sweeps running; they resume later."))
+        made.params.append(click.Option(["--yes"], is_flag=True, help=YES[verb]))
 
 
+YES = {"stop": "Also with sweeps running; they resume later.", "reap": "Delete what was found."}
 for _word, _meaning, _arguments in (
     ("list", "List the clusters that run, and the profiles there are.", ()),
     ("start", "Start a cluster and wait until a task has run on it.", ("name", "[workers]")),
     ("stop", "End a cluster and cancel its jobs; what is done is kept.", ("name", "yes")),
     ("nodes", "List the jobs of a cluster: state, why they wait, slots.", ("name",)),
     ("resize", "Keep so many slots, no fewer and no more; 0 gives them back once they are idle.", ("name", "workers")),
+    ("attach", "Take over a cluster: that of another notebook, or what a dead host left.", ("name",)),
+    ("reap", "List what hosts that are gone left behind, of one cluster or all; --yes deletes it.", ("[name]", "yes")),
     ("log", "Show what the host of a cluster and its jobs said last.", ("name",)),
     ("check", "Show what a profile would submit, and whether it would be taken.", ("name",)),
     ("init", "Write a first clusters.toml from what the batch system here has.", ()),

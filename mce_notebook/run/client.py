@@ -237,22 +237,29 @@ def launch_for(options: HostOptions | None = None) -> Launch:
 def _profiled(options: HostOptions) -> Launch:
     """Return what a host must be for a cluster that has a profile."""
     from mce_notebook.run.clusters.finding import find
-    from mce_notebook.run.clusters.request import resolve
+    from mce_notebook.run.clusters.request import at_address, resolve
     from mce_notebook.run.remote.place import Place
 
     profile = find(options.on)
     told = os.environ.get("MCE_HOST_IDLE")
     idle = float(told) if told else profile.idle_timeout
-    there = Place.of(profile)
-    place = "" if there is None else there.to_json()
+    place = Place.of(profile)
+    money: dict[str, Any] = {name: getattr(profile, name) for name in ("price", "max_cost", "currency")}
+    same: dict[str, Any] = {
+        "profile": profile.name,
+        "cores": options.cores,
+        "gpus": options.gpus,
+        "idle": idle,
+        **money,
+    }
+    if place is not None:
+        same["place"] = place.to_json()
     if profile.kind == "local":
-        name = profile.name if place else "local"
-        workers = profile.max_workers
-        return Launch(name, cores=options.cores, gpus=options.gpus, idle=idle, workers=workers, place=place)
-    job = resolve(
-        profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
-    ).to_json()
-    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job, place=place)
+        return Launch(kind="local", workers=profile.max_workers, **same)
+    if profile.kind == "address":
+        return Launch(job=at_address(profile, cores=options.cores, gpus=options.gpus).to_json(), **same)
+    job = resolve(profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout)
+    return Launch(job=job.to_json(), **same)
 
 
 def find_host(launch: Launch) -> HostHandle | None:

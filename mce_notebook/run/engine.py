@@ -91,13 +91,16 @@ class Engine:
         self._counter = 0
         self._told = ""
         self._remarks: set[str] = set()
+        # What this sweep has cost on this host; None where nobody knows prices.
+        self.cost: float | None = None
+        self.currency = ""
 
     # What the host may ask
 
     @property
-    def busy(self) -> bool:
-        """Whether blocks of this sweep are in the slots now."""
-        return bool(self._flying)
+    def flying(self) -> int:
+        """Blocks of this sweep that are in the slots now."""
+        return len(self._flying)
 
     @property
     def over(self) -> bool:
@@ -123,9 +126,10 @@ class Engine:
         self._looked.set()
         self._stir()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
+    def stop(self, grace: float = GRACE_SECONDS, why: str = "") -> None:
         """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds."""
         self._final = True
+        self.message = why or self.message
         self._obey("leave", grace)
 
     async def run(self) -> str:
@@ -452,6 +456,8 @@ class Engine:
             "failed": tally.failed,
             "total": tally.total,
             "rate": tally.rate(),
+            "cost": self.cost,
+            "currency": self.currency,
             "message": self.message or (self._pool.remark if self.state in ("starting", "running") else ""),
             "time": time.time(),
         }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError, SweepError
+from mce_notebook.run.account import Account
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Inbox, Request
@@ -134,6 +135,10 @@ class Host:
         self._busy = time.monotonic()
         self._patience = launch.idle
         self._until = self._busy + _lifetime(launch)
+        self._began = self._busy
+        # Seconds from the start of the host until a task had run.
+        self._ready_after: float | None = None
+        self._account = Account(launch.price, launch.max_cost)
 
     async def run(self) -> None:
         """Serve until told to leave or idle for too long."""
@@ -180,7 +185,7 @@ class Host:
         self._pool.inner = self._workers.pool
         self._divide()
         await self._workers.ready()
-        self.state = "ready"
+        self.state, self._ready_after = "ready", time.monotonic() - self._began
         self._beat()
         self._bell.ring()
         self._divide()
@@ -204,15 +209,19 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
-            if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
+            self._count()
+            if self._occupied():
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self._patience:
                 log.info("idle for %g s: leaving", self._patience)
                 self.idled = True
                 self._leaving.set()
             if time.monotonic() > self._until:
-                self.message = "the cluster has lived for max_hours of its profile"
-                self._leaving.set()
+                self._leave("the cluster has lived for max_hours of its profile")
+            if self._workers is not None and self._workers.lost:
+                self._leave(self._workers.lost)
+            if self._workers is not None and self._workers.over and not self._running:
+                self._leave(self._workers.over)
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
                 log.error("the runtime folder belongs to another host now: leaving")
@@ -223,6 +232,38 @@ class Host:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
 
+    def _occupied(self) -> bool:
+        """Whether somebody wants something of this host."""
+        return bool(self._running or self._taken or self._workers is None or any(self.inbox.requests()))
+
+    def _count(self) -> None:
+        """Take in what the cluster costs; end it when that is as much as it may."""
+        if self._workers is None:
+            return
+        shares = {key: running.engine.flying for key, running in self._running.items()}
+        told = self._workers.told()
+        if told.get("cost") is not None:
+            self._account.told(float(told["cost"]), told.get("cost_per_hour"), shares)
+        else:
+            self._account.look(self._workers.paid(), shares)
+        for key, running in self._running.items():
+            running.engine.cost, running.engine.currency = self._account.of(key), self.launch.currency
+        if self._account.spent:
+            launch = self.launch
+            self._pool.why = (
+                f"The cluster has cost {self._account.total:.2f} {launch.currency}, and max_cost of {launch.profile} "
+                f"is {launch.max_cost:g}. What is done is kept; resume goes on with a new cluster, and as much again."
+            )
+            if not self._running:
+                self._leave(self._pool.why)
+
+    def _leave(self, why: str) -> None:
+        """Go, for a reason that those who wait for the sweeps are told, too."""
+        self.message = why
+        for running in self._running.values():
+            running.engine.stop(why=why)
+        self._leaving.set()
+
     def _demand(self) -> Demand:
         """Return what this host could use: at least a slot where it has a sweep."""
         launch = self.launch
@@ -231,7 +272,7 @@ class Host:
 
     def _divide(self) -> None:
         """Take this host's share of the cores, as the heartbeats of the others leave it."""
-        if self.launch.profile == "local":
+        if self.launch.here:
             # As if it had work for all its slots: so much may it take when work comes before the next beat.
             demand = replace(self._demand(), slots=max(1, self._pool.workers))
             try:
@@ -256,6 +297,11 @@ class Host:
             "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
+            "ready_after": self._ready_after,
+            "cost": self._account.total,
+            "cost_per_hour": self._account.hourly,
+            "currency": self.launch.currency,
+            **(self._workers.told() if self._workers is not None else {}),
             "sweeps": [
                 {
                     "store": running.engine.ledger.root,
@@ -343,6 +389,8 @@ class Host:
         except Exception:
             log.exception("%s: the engine failed", ledger.name)
         running = self._running.pop(ledger.key)
+        # The store knows it, and adds what the next engine says.
+        self._account.forget(ledger.key)
         # Who is remembered as having had a turn would be kept alive with its whole plan.
         self._shares.leave(engine)
         self._busy = time.monotonic()
@@ -373,13 +421,24 @@ def _ledger(store: str, name: str) -> "StoreLedger":
 
 def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
     """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
+    if launch.job and json.loads(launch.job)["kind"] == "address":
+        from mce_notebook.run.clusters.address import AddressWorkers
+        from mce_notebook.run.clusters.request import AddressRequest
+
+        existing = AddressRequest.from_json(launch.job)
+        return lambda changed: AddressWorkers.start(existing, folder, changed)
     if launch.job:
-        from mce_notebook.run.clusters.jobqueue import BatchWorkers
         from mce_notebook.run.clusters.request import JobRequest
 
         request = JobRequest.from_json(launch.job)
+        if request.cloud is not None:
+            from mce_notebook.run.clusters.vm_workers import VMWorkers
+
+            return lambda changed: VMWorkers.start(request, folder, changed)
+        from mce_notebook.run.clusters.jobqueue import BatchWorkers
+
         return lambda changed: BatchWorkers.start(request, folder, changed)
-    if launch.profile != "local":
+    if not launch.here:
         raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")
     from mce_notebook.run.clusters.local import LocalWorkers
 

@@ -91,8 +91,10 @@ class Process:
 class Launch:
     """What a host is for. Two requests with equal `key` share one host.
 
-    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `place`
-    is where the host lives (`Place.to_json`), empty for beside the notebook.
+    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `kind`
+    says so of a profile that is a share of this machine. `price` is that of a core for an hour, in `currency`;
+    `max_cost` what the cluster may cost in all. `place` is where the host lives (`Place.to_json`), empty for beside the
+    notebook.
     """
 
     profile: str = "local"
@@ -104,6 +106,15 @@ class Launch:
     idle: float = 900.0
     job: str = ""
     place: str = ""
+    kind: str = ""
+    price: float | None = None
+    max_cost: float | None = None
+    currency: str = "USD"
+
+    @property
+    def here(self) -> bool:
+        """Whether it is a cluster of this machine."""
+        return not self.job and not self.place and "local" in (self.profile, self.kind)
 
     @property
     def key(self) -> str:
@@ -111,6 +122,7 @@ class Launch:
         parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine(), package()]
         parts += [self.job] if self.job else []
         parts += [self.place] if self.place else []
+        parts += [self.price, self.max_cost, self.currency] if self.price is not None else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

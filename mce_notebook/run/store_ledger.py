@@ -66,6 +66,8 @@ class StoreLedger:
         self._claiming = threading.Lock()
         self._journal: Journal | BucketJournal | None = None
         self._epoch = 0
+        # What earlier hosts cost; None before anybody looked.
+        self._paid: float | None = None
         # Frozen, hence read once.
         self._declarations: dict[int, Declaration] = {}
 
@@ -202,11 +204,19 @@ class StoreLedger:
     def beat(self, beat: Mapping[str, Any]) -> None:
         """Replace the heartbeat of the epoch."""
         if self._journal is not None and not self._replaced():
-            self._sweep.beat(self._epoch, beat)
+            self._sweep.beat(self._epoch, {**beat, "cost": self._cost(beat.get("cost"))})
+
+    def _cost(self, here: float | None) -> float | None:
+        """Return what the sweep has cost with all its hosts, None where nobody ever knew prices."""
+        if self._paid is None:
+            # Heartbeats of earlier hosts hold what it had cost until then; one that was killed early has none.
+            told = (self._sweep.heartbeat(one.number).get("cost") for one in reversed(self._sweep.epochs()[:-1]))
+            self._paid = next((float(cost) for cost in told if cost is not None), 0.0)
+        return None if here is None and not self._paid else self._paid + (here or 0.0)
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
-        journal, self._journal = self._journal, None
+        journal, self._journal, self._paid = self._journal, None, None
         if journal is not None:
             # Who goes on with this ledger, because the sweep was asked for again meanwhile, writes in a new epoch.
             journal.close()

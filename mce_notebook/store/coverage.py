@@ -230,7 +230,8 @@ def vouched(sweep: SweepStore, epochs: Iterable[int]) -> bytes:
 
     Where a payload is missing, its outcomes are not vouched for.
     """
-    wanted, found = set(epochs), []
+    wanted = set(epochs)
+    found: list[bytes] = []
     for cover in joined(covers(sweep, [])):
         if cover.order[0] in wanted and (cover.big is None or is_there(sweep.paths.big, Payload.from_json(cover.big))):
             found.append(Entry(0, len(found), len(found) + 1, _told(cover)).to_bytes())
@@ -242,10 +243,7 @@ def _told(cover: Cover) -> dict[str, Any]:
     index, seconds = cover.index, cover.seconds
     spans = index.flat if isinstance(index, Spans) else None
     count = index.size if isinstance(index, Spans) else len(index)
-    if isinstance(seconds, np.ndarray):
-        total = float(np.nansum(seconds))
-    else:
-        total = None if seconds is None else float(seconds) * count
+    total = None if seconds is None else float(np.nansum(np.broadcast_to(seconds, count)))
     return {
         "declaration": cover.declaration,
         "version": cover.version,

@@ -41,6 +41,10 @@ class HostSigns:
         if not epochs:
             return cls(asked, {}, {}, False)
         beat = sweep.heartbeat(epochs[-1].number)
+        if not beat and len(epochs) > 1:
+            # A host that has just begun has not added up yet what the others cost.
+            last = sweep.heartbeat(epochs[-2].number)
+            beat = {name: last[name] for name in ("cost", "currency") if name in last}
         return cls(asked, epochs[-1].host, beat, _alive(epochs[-1].host, beat, now))
 
     def state(self, left: int, now: float) -> str:
@@ -81,6 +85,17 @@ class HostSigns:
         # A host elsewhere that may not run the sweep has no heartbeat to say why.
         refused = self.intent.get("verb") == "stop" and _seconds(self.intent.get("time")) > self._last_seen()
         return str(self.intent.get("by")) if refused and not told else told
+
+    @property
+    def cost(self) -> float | None:
+        """What the sweep has cost so far, with all its hosts; None where prices are not known."""
+        told = self.beat.get("cost")
+        return float(told) if isinstance(told, int | float) else None
+
+    @property
+    def currency(self) -> str:
+        """Of the cost."""
+        return str(self.beat.get("currency") or "USD")
 
     @property
     def in_flight(self) -> list[tuple[int, int]]:

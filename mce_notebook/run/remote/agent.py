@@ -37,13 +37,12 @@ class Following(threading.Thread):
         self._agent = agent
         self._landing = landing
         self._key = key
-        self._artifacts = have.get("artifacts", {})
         self._stirred = threading.Event()
         self._ended = False
         # The last order that was obeyed, and the heartbeat of the host from which its list of sweeps tells of it.
         self.order = 0
         self.since = 0
-        self._feed = Feed(landing.sweep, have.get("epochs", {}), self._say)
+        self._feed = Feed(landing.sweep, have, self._say)
 
     def stir(self) -> None:
         """Look at once."""
@@ -58,6 +57,7 @@ class Following(threading.Thread):
         self._agent.pipe.say({"sweep": self._key, **header}, payload)
 
     def run(self) -> None:
+        """Send what is new, then what the host says, until there is nobody to tell."""
         told: Any = None
         wait = LOOK_SECONDS
         while not self._ended:
@@ -67,7 +67,7 @@ class Following(threading.Thread):
                 status = self._status()
                 new = self._feed.round()
                 if not status["active"]:
-                    self._feed.artifacts(self._artifacts)
+                    self._feed.artifacts()
             except (SweepError, OSError, ValueError) as error:
                 status, new = {"what": "trouble", "message": f"{error}"}, False
             if new or status != told:
@@ -143,7 +143,7 @@ class Agent:
         verb = header["do"]
         if verb == "check":
             from mce_notebook.run.clusters.checking import check
-            from mce_notebook.run.clusters.profiles import from_json
+            from mce_notebook.run.remote.looking import from_json
 
             return {"text": check(from_json(header["profile"]))}
         host = self._host()
@@ -216,7 +216,9 @@ class Agent:
             if host is None:
                 continue
             state = host.state()
-            kept = {name: state.get(name) for name in ("state", "message", "refused", "workers")}
+            kept = {
+                name: state.get(name) for name in ("state", "message", "refused", "workers", "cost", "cost_per_hour")
+            }
             now = {"what": "host", "alive": bool(state), **kept, "nodes": host.nodes()}
             if now != told:
                 told = now

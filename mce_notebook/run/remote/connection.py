@@ -39,7 +39,7 @@ class Connection:
         self._connection = connection
         self._complaints = b""
         # What a connection that breaks may raise; asyncssh's errors are no OSErrors.
-        self._broken: tuple[type[Exception], ...] = (OSError, EOFError, NoMessage)
+        self._broken: tuple[type[Exception], ...] = (OSError, EOFError, NoMessage, asyncio.LimitOverrunError)
         if connection is not None:
             import asyncssh
 
@@ -70,12 +70,12 @@ class Connection:
             async with asyncio.timeout(GREET_SECONDS):
                 await self._process.stdout.readuntil(b"\n" + GREETING)
                 header, _ = await receive(self._process.stdout)
-        except (asyncio.LimitOverrunError, *self._broken):
+        except TimeoutError:
+            raise Unreachable(f"{place.name} did not start our Python within {GREET_SECONDS:g} s") from None
+        except self._broken:
             # What it complained of may still be on its way.
             await asyncio.wait([self._listening], timeout=2.0)
             raise self._no_agent(place) from None
-        except TimeoutError:
-            raise Unreachable(f"{place.name} did not start our Python within {GREET_SECONDS:g} s") from None
         found = differences(environment(), header["environment"])
         if found:
             raise HostError(
@@ -206,7 +206,7 @@ def _options(place: Place, asyncssh: Any) -> dict[str, Any]:
 
 
 async def _unknown_key(place: Place, asyncssh: Any) -> str:
-    user, host, port = place.target
+    _, host, port = place.target
     shown = ""
     with contextlib.suppress(asyncssh.Error, OSError, TimeoutError, ValueError):
         async with asyncio.timeout(CONNECT_SECONDS):

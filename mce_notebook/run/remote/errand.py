@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +38,19 @@ class Errand:
     ----------
     ledger : StoreLedger
         The sweep in the store here.
+    profile : str
+        What the relay is for: a sweep whose latest declaration names another was moved there.
     link : Link
     notify : callable
         Called whenever outcomes were kept or the state changed.
     """
 
-    def __init__(self, ledger: "StoreLedger", link: "Link", notify: Callable[[], None]):
+    def __init__(self, ledger: "StoreLedger", profile: str, link: "Link", notify: Callable[[], None]):
         self.ledger = ledger
         self.state = "starting"
         self.message = ""
         self.opened: asyncio.Future[SweepError | None] = asyncio.get_running_loop().create_future()
+        self._profile = profile
         self._link = link
         self._notify = notify
         self._mirror = Mirror(Store(ledger.root).sweep(ledger.name), link.place.name)
@@ -54,17 +58,29 @@ class Errand:
         self._stirred = asyncio.Event()
         self._leaving = False
         self._orders = 0
+        # When the orders were read that are being obeyed: what is asked later is still to be done.
+        self._read = 0.0
+        self._moved = False
+        # Number of the latest declaration, and the cluster it names.
+        self._declared = 0, ""
         self._foreign = 0
+        # What cannot be kept here, and what the other side cannot read there.
         self._trouble = ""
+        self._complaint = ""
 
     # What the host may ask
+
+    # What is computed and what it costs is counted there.
+    flying = 0
+    cost: float | None = None
+    currency = ""
 
     @property
     def over(self) -> bool:
         """Whether nobody waits for this sweep any more."""
         beat = self._status.get("beat") or {}
-        total = beat.get("total")
-        complete = bool(total) and int(beat.get("done", 0)) + int(beat.get("failed", 0)) >= int(total)
+        total = int(beat.get("total") or 0)
+        complete = total > 0 and int(beat.get("done", 0)) + int(beat.get("failed", 0)) >= total
         return complete or self.state not in RUNNING
 
     def wanted(self, limit: int) -> int:
@@ -75,7 +91,7 @@ class Errand:
         """Look at once for new orders and declarations."""
         self._stirred.set()
 
-    def stop(self) -> None:
+    def stop(self, grace: float = 0.0, why: str = "") -> None:
         """Stop watching; the sweep goes on where it is."""
         self._leaving = True
         self._stirred.set()
@@ -151,8 +167,15 @@ class Errand:
         return False
 
     async def _look(self) -> "Orders":
+        began = time.time()
         try:
-            return await asyncio.to_thread(self.ledger.look)
+            orders = await asyncio.to_thread(self.ledger.look)
+            if orders.declaration != self._declared[0]:
+                latest = await asyncio.to_thread(self._mirror.sweep.declaration, orders.declaration)
+                self._declared = orders.declaration, str(latest.options.get("on"))
+            self._read, self._moved = began, self._declared[1] != self._profile
+            # One host works on a sweep: what is under way there is finished, and nothing begun.
+            return replace(orders, verb="pause") if self._moved else orders
         except UnknownSweep:
             # Deleted or replaced here: nobody wants it any more.
             with contextlib.suppress(HostError):
@@ -189,6 +212,7 @@ class Errand:
                     return
 
     async def _order(self, verb: str) -> None:
+        """Say what is wanted; the host there sees to it."""
         self._orders += 1
         order = {"do": "order", "sweep": self._mirror.key, "verb": verb, "by": "relay", "order": self._orders}
         try:
@@ -216,6 +240,7 @@ class Errand:
     async def _take(self, header: Mapping[str, Any], payload: bytes) -> None:
         """Keep what came; called with one message after the other."""
         if header["what"] == "status":
+            self._complaint = ""
             before, self._status = self._status, header
             await self._heed(header["intent"])
             if before.get("beat") != header.get("beat"):
@@ -226,7 +251,7 @@ class Errand:
             self._notify()
             return
         if header["what"] == "trouble":
-            self.message = str(header["message"])
+            self._complaint = str(header["message"])
             return
         if self._trouble:
             # What follows bytes that could not be kept must not be kept either.
@@ -255,13 +280,14 @@ class Errand:
     async def _beat(self) -> None:
         beat = dict(self._status.get("beat") or {})
         up = self._link.up.is_set()
+        message = self.message or str(beat.get("message") or "")
         if self.state in RUNNING:
-            message = self._link.remark or self._trouble or self.message or str(beat.get("message") or "")
-        else:
-            message = self.message
+            message = self._link.remark or self._trouble or self._complaint or message
         beat |= {"state": self.state, "message": message, "workers": int(beat.get("workers") or 0) if up else 0}
+        beat["time"] = time.time() if self.state in RUNNING else self._read
         with contextlib.suppress(SweepError, OSError):
-            if self._mirror.folder_id == self._mirror.sweep.id:
+            # Of a sweep that was moved its new host tells.
+            if not self._moved and self._mirror.folder_id == self._mirror.sweep.id:
                 await asyncio.to_thread(self._mirror.show, beat)
 
     def _tidy(self) -> None:

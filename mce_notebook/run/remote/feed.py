@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mce_notebook.run.remote.wire import PIECE
 from mce_notebook.store.big import Payload
 from mce_notebook.store.catalog import SweepStore
+from mce_notebook.store.frames import decode
 from mce_notebook.store.messages import Damaged, Incomplete, frame_end, head_end, unpack
 
 # As many bytes of a segment are read at once, or one frame where that is longer.
@@ -33,12 +36,11 @@ class Segment:
     committed: int | None = None
     head: bytes = b""
 
-    def stretches(self) -> Iterator[tuple[int, bytes, list[Payload]]]:
-        """Yield whole frames that were not sent yet: where they start, they, and the payloads they refer to."""
+    def stretches(self) -> Iterator[tuple[int, bytes]]:
+        """Yield whole frames that were not sent yet, and where they start."""
         while (found := self._next()) is not None:
-            start, data = found
-            yield start, data, self._payloads(start, data)
-            self.offset = start + len(data)
+            yield found
+            self.offset = found[0] + len(found[1])
 
     def _next(self) -> tuple[int, bytes] | None:
         size = self._size()
@@ -85,10 +87,10 @@ class Segment:
                 break
         return at
 
-    def _payloads(self, start: int, data: bytes) -> list[Payload]:
-        if start == 0 or b'"big":' not in data or self._whole(data) < len(data):
-            return []
-        return [Payload.from_json(record["big"]) for _, record in unpack(self.head + data) if "big" in record]
+    def unpacked(self, start: int, data: bytes) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Yield the batches of a stretch; none where it is damaged."""
+        if start and self._whole(data) == len(data):
+            yield from unpack(self.head + data)
 
 
 @dataclass
@@ -129,17 +131,20 @@ class Feed:
     ----------
     sweep : SweepStore
     have : mapping
-        What the other store has: by number of an epoch, `{"closed": bool, "files": {name: bytes}, "markers": [name]}`.
+        What the other store has: `epochs` by number, `{"closed": bool, "files": {name: bytes}, "markers": [name]}`, and
+        `artifacts`, length and time by name.
     send : callable
         Takes a header and a payload.
     """
 
     def __init__(self, sweep: SweepStore, have: Mapping[str, Any], send: Send):
         self._sweep = sweep
-        self._have = have
+        self._have = have.get("epochs", {})
+        self._files: dict[str, Any] = dict(have.get("artifacts", {}))
+        self._declarations: dict[int, Any] = {}
         self._send = send
         self._epochs: dict[int, _Epoch] = {}
-        self._done: set[int] = {int(number) for number, told in have.items() if told.get("closed")}
+        self._done: set[int] = {int(number) for number, told in self._have.items() if told.get("closed")}
 
     def round(self) -> bool:
         """Send what is new; return whether anything was."""
@@ -200,9 +205,16 @@ class Feed:
 
     def _segment(self, number: int, name: str, segment: Segment) -> bool:
         new = False
-        for start, data, payloads in segment.stretches():
-            for payload in payloads:
-                self.file({"what": "payload", "file": payload.file}, self._sweep.paths.big / payload.file)
+        folder = self._sweep.paths.artifacts
+        for start, data in segment.stretches():
+            # Listed after the frames were read: what their points left is there.
+            left = set(self._sweep.folder.names(folder))
+            for batch, record in segment.unpacked(start, data) if left or b'"big":' in data else ():
+                if "big" in record:
+                    payload = Payload.from_json(record["big"])
+                    self.file({"what": "payload", "file": payload.file}, self._sweep.paths.big / payload.file)
+                for point in left & self._points(batch, record) if left else ():
+                    self._artifacts(folder / point)
             header = {"what": "bytes", "epoch": number, "file": name, "at": start, "crc": zlib.crc32(data)}
             self._send(header, data)
             new = True
@@ -221,15 +233,29 @@ class Feed:
                 self._send({**header, "at": at, "last": not more}, data)
                 at, data = at + len(data), more
 
-    def artifacts(self, have: Mapping[str, Any]) -> None:
-        """Send the files that points left, but for those that are there with the same length and time."""
+    def _points(self, batch: Any, record: dict[str, Any]) -> set[str]:
+        """Return the names of the folders of the points of a batch."""
+        number = int(record["declaration"])
+        if number not in self._declarations:
+            self._declarations[number] = self._sweep.declaration(number)
+        declaration, listed = self._declarations[number], decode(batch, record).index
+        index = np.arange(listed.start, listed.stop) if isinstance(listed, range) else listed
+        keys = declaration.grid.keys(index, constants=declaration.constants)
+        return {f"{int(high):016x}{int(low):016x}" for low, high in keys}
+
+    def artifacts(self) -> None:
+        """Send the files that points left, as far as they have not been sent."""
+        self._artifacts(self._sweep.paths.artifacts)
+
+    def _artifacts(self, inside: Path) -> None:
         folder = self._sweep.paths.artifacts
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        for path in sorted(inside.rglob("*")) if inside.is_dir() else ():
             if path.is_symlink() or not path.is_file():
                 continue
             found, name = path.stat(), path.relative_to(folder).as_posix()
-            if have.get(name) == [found.st_size, found.st_mtime_ns]:
+            if self._files.get(name) == [found.st_size, found.st_mtime_ns]:
                 continue
+            self._files[name] = [found.st_size, found.st_mtime_ns]
             header = {"what": "artifact", "file": name, "time": found.st_mtime_ns}
             if found.st_size:
                 self.file(header, path)

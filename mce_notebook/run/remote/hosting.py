@@ -27,7 +27,7 @@ from mce_notebook.run.registry import HostFolder, Launch, machine, package, priv
 # A heartbeat of another machine that is older than this is that of a dead host (seconds).
 SILENCE = 20.0
 START_SECONDS = 60.0
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 150.0
 # Between two questions to the batch system about a host that is a job (seconds).
 ASK_SECONDS = 5.0
 JOB = "job.json"

@@ -47,9 +47,8 @@ class _Queue(JobQueue):
 
 def _queue(launch: Launch, folder: HostFolder, walltime: float) -> _Queue:
     request = JobRequest.from_json(launch.job)
-    request = replace(
-        request, cores=1, memory=MEMORY, gpus=0, processes=1, slot_cores=1, walltime=walltime, parallel_environment=None,
-    )  # fmt: skip
+    small: dict[str, Any] = {"cores": 1, "memory": MEMORY, "gpus": 0, "processes": 1, "slot_cores": 1}
+    request = replace(request, **small, walltime=walltime, parallel_environment=None)
     site = Site("tls://none:0", folder.path / "job")
     site.folder.mkdir(mode=0o700, exist_ok=True)
     site.logs.mkdir(exist_ok=True)

@@ -100,15 +100,11 @@ class Landing:
                 sync_data(file.fileno())
         for kind in _ORDER:
             source = self._incoming / kind
-            if kind == "code":
-                for folder in sorted(source.iterdir()) if source.is_dir() else ():
-                    self._place_folder(folder)
-            elif source.is_dir():
-                for path in sorted(source.iterdir()):
-                    if path.is_file():
-                        self._place(path)
-            elif source.is_file():
-                self._place(source)
+            for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+                if kind == "code" and path.is_dir():
+                    self._place_folder(path)
+                elif path.is_file():
+                    self._place(path)
         for name in ("intents", "epochs", "log"):
             (self.paths.folder / name).mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._incoming, ignore_errors=True)

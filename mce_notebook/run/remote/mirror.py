@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mce_notebook.declare import bundle, signing
-from mce_notebook.errors import AlreadyExists, StoreError, UntrustedCode
+from mce_notebook.errors import AlreadyExists, StoreError, UnknownSweep, UntrustedCode
 from mce_notebook.run.registry import Process, machine
 from mce_notebook.run.remote.feed import Segment
 from mce_notebook.store.catalog import Epoch, SweepStore, pid_space
@@ -135,6 +135,9 @@ class Mirror:
         StoreFull, StoreError
             Nothing is lost: it comes again with the next connection.
         """
+        if self.folder_id != self.sweep.id:
+            # Its name may be another sweep's by now.
+            raise UnknownSweep(f"The sweep {self.sweep.name!r} was moved or deleted.")
         with told("writing outcomes"):
             match header["what"]:
                 case "epoch":
@@ -218,7 +221,7 @@ class Mirror:
             self._shown = claim_epoch(self.sweep.paths, {**_me(), "time": time.time()})
         else:
             self._shown = last.number
-        self.sweep.beat(self._shown, {**beat, "relay": _me(), "time": time.time()})
+        self.sweep.beat(self._shown, {**beat, "relay": _me()})
 
     def _ours(self, epoch: Epoch) -> bool:
         copied = epoch.host.get("mirrors")
@@ -251,7 +254,8 @@ def _verified(path: Path) -> int:
     segment = Segment(path)
     for _ in segment.stretches():
         pass
-    return segment.offset
+    # The schema has no checksum of its own: only a frame behind it vouches for it.
+    return segment.offset if segment.offset > len(segment.head) else 0
 
 
 def _checked(pattern: re.Pattern[str], name: str) -> str:

@@ -5,9 +5,13 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from mce_notebook.errors import ProfileError
+
 if TYPE_CHECKING:
     from mce_notebook.run.clusters.profiles import Profile
 
+# Where the process lives that drives sweeps.
+HOSTS = ("here", "login", "job", "vm")
 _TARGET = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[^\]\s]+\])(?::(?P<port>\d+))?")
 
 
@@ -62,6 +66,37 @@ class Place:
         if profile.host in ("here", "vm"):
             return None
         return cls(profile.ssh, profile.host, profile.python, profile.folder, profile.host_walltime or 0.0)
+
+
+def check(where: str, made: "Profile") -> None:
+    """Refuse a profile whose host cannot live where it says.
+
+    Raises
+    ------
+    ProfileError
+        With what to write.
+    """
+    if made.host not in HOSTS:
+        raise ProfileError(
+            f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
+            '`ssh`, in a job of its own, or on a machine that runs `mce host`; write host = "login".'
+        )
+    if made.kind in ("gce", "address") and made.host not in ("here", "vm"):
+        raise ProfileError(f'{where}: a cluster of kind {made.kind} has no login node; write host = "here" or host = "vm".')
+    if made.host == "login" and not made.ssh:
+        raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
+    if made.host in ("here", "vm") and made.ssh:
+        raise ProfileError(
+            f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
+        )
+    if made.ssh and not made.python:
+        raise ProfileError(
+            f'{where}: say which Python of {made.ssh} has mce_notebook, by its whole path: python = "~/env/bin/python".'
+        )
+    if made.kind == "local" and (made.host == "job" or (not made.ssh and (made.python or made.folder))):
+        raise ProfileError(
+            f"{where}: kind local has no jobs; `python` and `folder` belong to `ssh`, and its host is there."
+        )
 
 
 def is_target(text: str) -> bool:

@@ -10,13 +10,13 @@ import json
 import logging
 import math
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError
 from mce_notebook.run import host
+from mce_notebook.run.budget import Demand
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Request
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
@@ -126,7 +126,7 @@ class Relay(host.Host):
     async def _hello(self) -> None:
         """Say which host is meant."""
         place = self._link.place
-        there = replace(self.launch, place="", profile=self.launch.profile if self.launch.job else "local")
+        there = replace(self.launch, place="")
         walltime = place.walltime if place.host == "job" else 0.0
         await self._link.ask({"do": "host", "launch": asdict(there), "walltime": walltime})
 
@@ -137,13 +137,27 @@ class Relay(host.Host):
 
     def heard(self) -> None:
         """Take note of news of the host there."""
-        if self._far.there:
-            self._busy = time.monotonic()
+        if self.state in ("starting", "ready"):
+            self.state = "ready" if self._far.pool.told.get("state") == "ready" else "starting"
         self._beat()
         self._bell.ring()
 
+    def _count(self) -> None:
+        # The other side counts, and ends the cluster when it has cost as much as it may.
+        told = self._far.pool.told
+        if told.get("cost") is not None:
+            self._account.told(float(told["cost"]), told.get("cost_per_hour"), {})
+
+    def _demand(self) -> Demand:
+        # It takes none of the cores here.
+        return Demand()
+
+    def _occupied(self) -> bool:
+        # As long as the host there lives, it can be asked for here.
+        return super()._occupied() or self._far.there
+
     def _engine(self, ledger: "StoreLedger") -> Any:
-        errand = Errand(ledger, self._link, lambda: self._bell.ring(ENDED if errand.over else NEW))
+        errand = Errand(ledger, self.launch.profile, self._link, lambda: self._bell.ring(ENDED if errand.over else NEW))
         return errand
 
     async def _act(self, request: Request) -> "tuple[str, Any]":

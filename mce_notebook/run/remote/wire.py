@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, Protocol
 GREETING = b"mce-agent 1\n"
 # A payload is cut into pieces of this many bytes.
 PIECE = 1 << 20
-# No message of ours is longer; a length beyond means that something else was printed between them.
-_LONGEST = 1 << 31
-_LENGTHS = struct.Struct(">II")
+# No header and no payload of ours is longer; text that was printed between messages reads as lengths beyond.
+_LONGEST = 1 << 28, 1 << 34
+_LENGTHS = struct.Struct(">IQ")
 Message = tuple[dict[str, Any], bytes]
 
 
@@ -40,7 +40,7 @@ def _unpacked(text: bytes, payload: bytes) -> Message:
 
 def _lengths(data: bytes) -> tuple[int, int]:
     text, payload = _LENGTHS.unpack(data)
-    if not 0 < text < _LONGEST or payload >= _LONGEST:
+    if not 0 < text < _LONGEST[0] or payload >= _LONGEST[1]:
         raise NoMessage(f"{data!r} are no lengths")
     return text, payload
 
