@@ -430,7 +430,7 @@ _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "d
 _OWN.update(dict.fromkeys(_ADDRESS, ("address",)))
 KEYS_OF: dict[str, Mapping[str, _Key]] = {
     "local": {key: KEYS[key] for key in (*_LOCAL, *_FAR)},
-    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours", "host")},
+    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours")},
     **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
     "gce": {**{key: KEYS[key] for key in _GCE}, **CLOUD_KEYS},
 }

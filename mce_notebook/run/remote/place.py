@@ -81,8 +81,8 @@ def check(where: str, made: "Profile") -> None:
             f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
             '`ssh`, in a job of its own, or on a machine that runs `mce host`; write host = "login".'
         )
-    if made.kind in ("gce", "address") and made.host not in ("here", "vm"):
-        raise ProfileError(f'{where}: a cluster of kind {made.kind} has no login node; write host = "here" or host = "vm".')
+    if made.kind == "gce" and made.host not in ("here", "vm"):
+        raise ProfileError(f'{where}: a cluster of kind gce has no login node; write host = "here" or host = "vm".')
     if made.host == "login" and not made.ssh:
         raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
     if made.host in ("here", "vm") and made.ssh:
