@@ -215,7 +215,12 @@ def test_a_server_that_does_not_answer(remote: str, weather: Weather) -> None:
 
 
 def test_outcomes_are_shown_though_the_network_is_gone(
-    remote: str, weather: Weather, sweep_in: Callable[[str], SweepStore], frames: Make, caplog: pytest.LogCaptureFixture
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sweep = sweep_in(remote)
     with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
@@ -226,6 +231,12 @@ def test_outcomes_are_shown_though_the_network_is_gone(
     assert "is shown as it was known here" in caplog.text
     with pytest.raises(StoreError, match="s3:PutObject"):
         sweep.add_intent("pause", "me")
+    with pytest.raises(StoreError, match="s3:ListBucket"):
+        Store(remote).names()
+    monkeypatch.setattr(module, "HASTY_SECONDS", 0.2)
+    weather.each = lambda method, path: "dead"
+    folder_of(sweep.paths.folder).bucket.__dict__.pop("hasty", None)  # type: ignore[attr-defined]
+    assert Store(remote).names() == ["recovery"]
 
 
 def test_what_the_bucket_refuses_is_not_acknowledged(
