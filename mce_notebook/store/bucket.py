@@ -199,7 +199,7 @@ class Bucket:
                 f"{self._permission(verb)}."
             )
         if "169.254.169.254" in text or "metadata.google.internal" in text or "InvalidCredentials" in text:
-            return StoreError(f"There are no credentials for the bucket {self.name!r}: {self._credentials()}.")
+            return StoreError(f"There are no credentials for the bucket {self.name!r}: {_credentials(self.address)}.")
         # Ours is the only address in it; what matters stands behind the attempts that were made.
         said = text.partition("\n")[0].rpartition(" - ")[2].strip(" .")[:200]
         return StoreUnreachable(f"The bucket {self.name!r} did not {verb} {where} ({said}).")
@@ -210,8 +210,11 @@ class Bucket:
             return _PERMISSIONS[scheme][verb]
         return _AZURE.get(verb, "Storage Blob Data Contributor")
 
-    def _credentials(self) -> str:
-        return _CREDENTIALS.get(self.scheme, _CREDENTIALS["s3" if self.scheme.startswith("s3") else "az"])
+
+def _credentials(address: str) -> str:
+    """Say how to get credentials for an address."""
+    scheme = address.partition("://")[0]
+    return _CREDENTIALS.get(scheme, _CREDENTIALS["s3" if scheme.startswith("s3") else "az"])
 
 
 def _plain(data: Bytes) -> bytes:
@@ -243,7 +246,7 @@ def _client(address: str, patience: float) -> Any:
         return connect(address, client_options=options, retry_config=retry, **_provider(address))
     except (obstore.exceptions.BaseError, ValueError, OSError) as error:
         said = str(error).partition("\n")[0]
-        raise StoreError(f"{address} cannot be used as a store ({said}).") from error
+        raise StoreError(f"{address} cannot be used as a store ({said}): {_credentials(address)}.") from error
 
 
 def _provider(address: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -197,6 +197,27 @@ def test_a_missing_permission_is_named(remote: str, weather: Weather, verb: str,
         bucket.entries("")
 
 
+@pytest.mark.parametrize(
+    ("address", "text", "told"),
+    [
+        ("s3://lab/x", "Error performing PUT http://169.254.169.254/latest/api/token", "set AWS_ACCESS_KEY_ID"),
+        ("gs://lab/x", "Error performing GET http://metadata.google.internal/computeMetadata", "gcloud auth"),
+        ("az://lab/x", "Error performing GET http://169.254.169.254/metadata/identity", "or run `az login`"),
+    ],
+)
+def test_missing_credentials_are_told(address: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
+    with pytest.raises(StoreError, match=told) as found:
+        raise Bucket(address)._told("get", "x", ValueError(text))
+    assert "There are no credentials for the bucket 'lab'" in str(found.value)
+
+
+def test_an_address_that_needs_more_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(StoreError, match=r"Account must be specified.*set AZURE_STORAGE_ACCOUNT_NAME"):
+        Bucket("az://lab/x")
+
+
 def test_a_bucket_that_is_not_there(remote: str) -> None:
     for call in (lambda one: one.put("x", b"1"), lambda one: one.entries(""), lambda one: one.get("x")):
         with pytest.raises(StoreError, match=r"There is no bucket 'nowhere-at-all': create it"):
