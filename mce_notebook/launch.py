@@ -125,6 +125,9 @@ class Draft:
         latest = self.latest
         if latest is None or _content(latest) != _content(self.declaration):
             return False
+        if self.todo.any() and _placing(latest) != _placing(self.declaration):
+            # What is left is to be computed elsewhere, or on slots of another kind.
+            return False
         # Whether stale points are held back matters only where there are any.
         return bool(np.array_equal(self.todo, todo(self.known, latest)))
 
@@ -445,6 +448,12 @@ def _content(declaration: Declaration) -> tuple[Any, ...]:
         declaration.generation,
         declaration.root,
     )
+
+
+def _placing(declaration: Declaration) -> tuple[Any, ...]:
+    """Return what decides which host runs a sweep."""
+    options = Options.from_json(declaration.options)
+    return options.on, options.cores, options.gpus, options.memory, options.timeout
 
 
 def _stale(found: Known, declaration: Declaration) -> np.ndarray:

@@ -37,7 +37,7 @@ WORTH_SECONDS = 5.0
 UNREADABLE = "cannot read the store: "
 
 # The state a sweep is left in when an order is obeyed. `leave` is the host's own: the sweep resumes when asked.
-ENDINGS = {"pause": "paused", "cancel": "cancelled", "stop": "stopped", "leave": "interrupted"}
+ENDINGS = {"pause": "paused", "cancel": "cancelled", "stop": "stopped", "leave": "interrupted", "move": "moved"}
 
 
 class Engine:
@@ -126,11 +126,14 @@ class Engine:
         self._looked.set()
         self._stir()
 
-    def stop(self, grace: float = GRACE_SECONDS, why: str = "") -> None:
-        """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds."""
+    def stop(self, grace: float = GRACE_SECONDS, why: str = "", *, moved: bool = False) -> None:
+        """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds.
+
+        With `moved`, another host waits for that to go on.
+        """
         self._final = True
         self.message = why or self.message
-        self._obey("leave", grace)
+        self._obey("move" if moved else "leave", grace)
 
     async def run(self) -> str:
         """Work until nothing is left to do or an order says stop; return the state the sweep is left in.

@@ -23,6 +23,7 @@ from mce_notebook.run.account import Account
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Inbox, Request
+from mce_notebook.run.moving import alone
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
 from mce_notebook.run.shares import Shares
@@ -320,6 +321,8 @@ class Host:
 
     async def _obey(self, request: Request) -> None:
         try:
+            if request.verb in ("run", "resume"):
+                await alone(self.folder.path, request.body["store"], request.body["name"])
             # One after the other, in the order in which they were made; what is slow (reading a large sweep) is
             # waited for outside, so that it keeps nobody from cancelling another.
             async with self._turns:
@@ -358,7 +361,7 @@ class Host:
         if running is not None:
             running.again = running.again or request.verb in ("run", "resume")
             if request.verb == "stop":
-                running.engine.stop()
+                running.engine.stop(moved=bool(request.body.get("moved")))
             running.engine.poke()
             return running.engine.state, None
         if request.verb in ("run", "resume"):

@@ -61,7 +61,10 @@ class HostSigns:
             return "done"
         if verb in _WANTED:
             return _WANTED[verb]
-        if asked > self._last_seen() and now - asked < max(PATIENCE, float(self.intent.get("waits", 0.0))):
+        heard = self._last_seen()
+        # The host a sweep leaves has ended its part; the next one is on its way, as after any request.
+        patience = max(PATIENCE, float(self.intent.get("waits", 0.0)))
+        if now - max(asked, heard) < patience and (said == "moved" or asked > heard):
             return "queued"
         return "stopped" if said == "stopped" else "interrupted"
 

@@ -153,6 +153,18 @@ def test_what_is_known_on_either_side_is_not_computed_again_on_the_other(root: P
     assert len(times(log)) == 14
 
 
+def test_a_sweep_that_is_moved_here_ends_what_was_begun_there(root: Path, tmp_path: Path, desk: str) -> None:
+    log = tmp_path / "log"
+    there = mce.sweep(counted, x=range(60), log=[str(log)], on=desk, name="moving")
+    until(lambda: there.progress.done > 3, PATIENCE)
+    here = mce.sweep(counted, x=range(60), log=[str(log)], on="local", name="moving")
+    assert here.wait(PATIENCE).state == "done"
+    assert here.dataset["counted"].values.ravel().tolist() == [x * x for x in range(60)]
+    assert times(log) == dict.fromkeys(range(60), 1)
+    writers = {path.parent for path in (root / "moving" / "log").rglob("0*.arrows")}
+    assert len(writers) == 2, "all of it was computed on one side"
+
+
 def endless(x: int) -> int:
     time.sleep(60 if x > 1 else 0.01)
     return x

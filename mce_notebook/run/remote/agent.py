@@ -68,8 +68,9 @@ class Following(threading.Thread):
                 new = self._feed.round()
                 if not status["active"]:
                     self._feed.artifacts()
-            except (SweepError, OSError, ValueError) as error:
-                status, new = {"what": "trouble", "message": f"{error}"}, False
+            except Exception as error:
+                # Whatever is wrong with the store there is told, and looked at again.
+                status, new = {"what": "trouble", "message": f"{type(error).__name__}: {error}"}, False
             if new or status != told:
                 self._say(status)
                 told, wait = status, LOOK_SECONDS

@@ -61,6 +61,7 @@ class Errand:
         # When the orders were read that are being obeyed: what is asked later is still to be done.
         self._read = 0.0
         self._moved = False
+        self._handed = False
         # Number of the latest declaration, and the cluster it names.
         self._declared = 0, ""
         self._foreign = 0
@@ -91,9 +92,12 @@ class Errand:
         """Look at once for new orders and declarations."""
         self._stirred.set()
 
-    def stop(self, grace: float = 0.0, why: str = "") -> None:
-        """Stop watching; the sweep goes on where it is."""
-        self._leaving = True
+    def stop(self, grace: float = 0.0, why: str = "", *, moved: bool = False) -> None:
+        """Stop watching, and the sweep goes on where it is; or, with `moved`, have it end what it has begun there."""
+        if moved:
+            self._handed = True
+        else:
+            self._leaving = True
         self._stirred.set()
 
     async def run(self) -> str:
@@ -122,6 +126,10 @@ class Errand:
         while not self._leaving:
             if self._link.refusal:
                 raise HostError(self._link.refusal)
+            if self._handed and not self._link.up.is_set():
+                # It goes on there, too, until there is a connection: wasteful, but the next host need not wait.
+                self.state = ENDINGS["move"]
+                return
             if not self._link.up.is_set():
                 await self._either(self._link.up.wait())
                 continue
@@ -173,7 +181,7 @@ class Errand:
             if orders.declaration != self._declared[0]:
                 latest = await asyncio.to_thread(self._mirror.sweep.declaration, orders.declaration)
                 self._declared = orders.declaration, str(latest.options.get("on"))
-            self._read, self._moved = began, self._declared[1] != self._profile
+            self._read, self._moved = began, self._handed or self._declared[1] != self._profile
             # One host works on a sweep: what is under way there is finished, and nothing begun.
             return replace(orders, verb="pause") if self._moved else orders
         except UnknownSweep:
@@ -231,7 +239,9 @@ class Errand:
         said = str((status.get("beat") or {}).get("state", ""))
         verb = status["intent"][1]
         self.message = str((status.get("beat") or {}).get("message") or "")
-        if verb in ENDINGS:
+        if self._moved:
+            self.state = ENDINGS["move"]
+        elif verb in ENDINGS:
             self.state = ENDINGS[verb]
         else:
             self.state = said if said and said not in RUNNING else "interrupted"
@@ -245,7 +255,9 @@ class Errand:
             await self._heed(header["intent"])
             if before.get("beat") != header.get("beat"):
                 if header["active"]:
-                    self.state = str((header.get("beat") or {}).get("state") or "starting")
+                    said = str((header.get("beat") or {}).get("state") or "starting")
+                    # Paused there, so that it can go on elsewhere.
+                    self.state = "draining" if self._moved and said not in RUNNING else said
                 await self._beat()
             self._stirred.set()
             self._notify()
@@ -286,9 +298,8 @@ class Errand:
         beat |= {"state": self.state, "message": message, "workers": int(beat.get("workers") or 0) if up else 0}
         beat["time"] = time.time() if self.state in RUNNING else self._read
         with contextlib.suppress(SweepError, OSError):
-            # Of a sweep that was moved its new host tells.
-            if not self._moved and self._mirror.folder_id == self._mirror.sweep.id:
-                await asyncio.to_thread(self._mirror.show, beat)
+            if self._mirror.folder_id == self._mirror.sweep.id:
+                await asyncio.to_thread(self._mirror.show, beat, new=not self._moved)
 
     def _tidy(self) -> None:
         try:

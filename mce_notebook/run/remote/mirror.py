@@ -213,11 +213,16 @@ class Mirror:
 
     # Signs of life
 
-    def show(self, beat: Mapping[str, Any]) -> None:
-        """Replace the heartbeat that views look at: that of the last writer, which is ours or one that we copy."""
+    def show(self, beat: Mapping[str, Any], *, new: bool = True) -> None:
+        """Replace the heartbeat that views look at: that of the last writer, which is ours or one that we copy.
+
+        Where it is neither, another host tells of the sweep by now, and only with `new` we do.
+        """
         epochs = self.sweep.epochs()
         last = epochs[-1] if epochs else None
         if last is None or not self._ours(last):
+            if not new:
+                return
             self._shown = claim_epoch(self.sweep.paths, {**_me(), "time": time.time()})
         else:
             self._shown = last.number
