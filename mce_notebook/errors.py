@@ -10,6 +10,7 @@
     ├── StoreError              look at the disk
     │   ├── UnknownSweep        no sweep of that name here
     │   ├── StoreFull           no room left; the sweep is paused and resumes
+    │   ├── StoreUnreachable    the server of a bucket does not answer; tried again until it does
     │   ├── CorruptStore        bytes on disk are not what was written
     │   └── AlreadyExists       somebody else made that file first
     ├── UntrustedCode           code in the store was not written by this user
@@ -104,6 +105,10 @@ class UnknownSweep(StoreError):
 
 class StoreFull(StoreError):
     """The disk has no room; what was acknowledged is safe."""
+
+
+class StoreUnreachable(StoreError):
+    """The server of a bucket does not answer; what was acknowledged is safe."""
 
 
 class CorruptStore(StoreError):

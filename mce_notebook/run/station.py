@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mce_notebook.declare import bundle, signing
+from mce_notebook.declare.environment import config_folder
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import HostError, OptionError, StoreError, SweepError, UnknownSweep
+from mce_notebook.errors import HostError, OptionError, StoreError, SweepError, UnknownSweep, UntrustedCode
 from mce_notebook.run.client import HostHandle, ensure_host, serving, stop_host
 from mce_notebook.run.clusters.finding import find
 from mce_notebook.store.catalog import Store, SweepStore
@@ -28,8 +29,8 @@ log = logging.getLogger("mce_notebook.station")
 # A look at the inbox, and a heartbeat, are requests that are paid for (seconds).
 LOOK_SECONDS = 2.0
 TELL_SECONDS = 10.0
-# Without a heartbeat for so long, another host may take over.
-SILENCE = 45.0
+# Without a heartbeat for so long, another host takes over.
+SILENCE = 2.5 * TELL_SECONDS
 # A sweep that a host was asked for shows among those it drives by then.
 SETTLE_SECONDS = 5.0
 REPLY_SECONDS = 120.0
@@ -139,13 +140,17 @@ class Station:
             self._end()
 
     def _claim(self) -> None:
-        other = told(self.store, self.profile)
-        age = time.time() - float(other.get("time", 0.0))
-        if other.get("state") == "serving" and age < SILENCE:
-            raise HostError(
-                f"{other.get('host')} (pid {other.get('pid')}) serves {self.profile!r} in {shown(self.store.root)}, as "
-                f"it said {age:.0f} s ago. Stop it, or wait {SILENCE:g} s if it is gone."
-            )
+        # Whether somebody is there is seen by what changes: clocks of two machines may differ.
+        end = time.monotonic() + SILENCE
+        first = told(self.store, self.profile)
+        while (other := told(self.store, self.profile)).get("state") == "serving" and time.monotonic() < end:
+            if other != first:
+                raise HostError(
+                    f"{other.get('host')} (pid {other.get('pid')}) serves {self.profile!r} in "
+                    f"{shown(self.store.root)} already; stop it first, or use a profile of another name."
+                )
+            if self._leaving.wait(LOOK_SECONDS):
+                return
         self._beat("serving")
 
     def _beat(self, state: str) -> None:
@@ -200,7 +205,13 @@ class Station:
         sweep.folder.refresh(sweep.paths.folder, strictly=True)
         declaration = sweep.declaration(sweep.numbers()[-1])
         code = sweep.code_folder(declaration.code)
-        if self._trust and not bundle.trusted(code):
+        if not bundle.trusted(code):
+            if not self._trust:
+                raise UntrustedCode(
+                    f"the code of {sweep.name} was not signed by the user of this machine. Copy "
+                    f"{config_folder() / 'signing.key'} from where the cell was run, if that was you, or start "
+                    "`mce host` with --trust to run code of everybody who can write to the bucket."
+                )
             signing.trust(code)
         host = ensure_host(Options.from_json(declaration.options))
         self._hosts[host.folder.path.name] = host

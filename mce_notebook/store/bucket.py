@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mce_notebook.errors import AlreadyExists, StoreError
+from mce_notebook.errors import AlreadyExists, StoreError, StoreUnreachable
 from mce_notebook.store.folder import Bytes
 from mce_notebook.store.places import endpoint
 
 # A server that is busy (503) or does not answer is asked again for this long (seconds), with growing pauses.
 RETRY_SECONDS = 20.0
+HASTY_SECONDS = 3.0
 _REQUEST_SECONDS = "60s"
 _CONNECT_SECONDS = "5s"
 # Requests at the same time.
@@ -65,6 +66,8 @@ class Bucket:
     ----------
     address : str
         As `s3://bucket/prefix`; keys are relative to it.
+    patience : float, optional
+        Seconds for which a server that is busy or does not answer is asked again; RETRY_SECONDS by default.
 
     Raises
     ------
@@ -72,7 +75,7 @@ class Bucket:
         If obstore is not installed, or the address or the settings in the environment mean nothing to it.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, patience: float | None = None):
         self.address = address
         self.scheme, _, rest = address.partition("://")
         self.name = rest.partition("/")[0]
@@ -83,9 +86,16 @@ class Bucket:
                 f"The store {address} is in a bucket, which needs obstore. Run: pip install 'mce_notebook[cloud]'"
             ) from None
         self._obstore = obstore
-        self._client = _client(address)
+        self._client = _client(address, RETRY_SECONDS if patience is None else patience)
         # Requests made so far, by verb: what a provider bills.
         self.requests: dict[str, int] = {}
+
+    @functools.cached_property
+    def hasty(self) -> "Bucket":
+        """The same for who has something to show without it: gives up sooner."""
+        made = Bucket(self.address, HASTY_SECONDS)
+        made.requests = self.requests
+        return made
 
     def get(self, key: str) -> bytes:
         """Return the content of an object; FileNotFoundError if there is none."""
@@ -189,9 +199,10 @@ class Bucket:
                 f"{self._permission(verb)}."
             )
         if "169.254.169.254" in text or "metadata.google.internal" in text or "InvalidCredentials" in text:
-            return StoreError(f"There are no credentials for the bucket {self.name!r}: {self._credentials()}.")
-        said = text.partition("\n")[0].strip()[:300]
-        return StoreError(f"The bucket {self.name!r} did not {verb} {where} ({said}).")
+            return StoreError(f"There are no credentials for the bucket {self.name!r}: {_credentials(self.address)}.")
+        # Ours is the only address in it; what matters stands behind the attempts that were made.
+        said = text.partition("\n")[0].rpartition(" - ")[2].strip(" .")[:200]
+        return StoreUnreachable(f"The bucket {self.name!r} did not {verb} {where} ({said}).")
 
     def _permission(self, verb: str) -> str:
         scheme = "s3" if self.scheme == "s3a" else self.scheme
@@ -199,15 +210,18 @@ class Bucket:
             return _PERMISSIONS[scheme][verb]
         return _AZURE.get(verb, "Storage Blob Data Contributor")
 
-    def _credentials(self) -> str:
-        return _CREDENTIALS.get(self.scheme, _CREDENTIALS["s3" if self.scheme.startswith("s3") else "az"])
+
+def _credentials(address: str) -> str:
+    """Say how to get credentials for an address."""
+    scheme = address.partition("://")[0]
+    return _CREDENTIALS.get(scheme, _CREDENTIALS["s3" if scheme.startswith("s3") else "az"])
 
 
 def _plain(data: Bytes) -> bytes:
     return data if isinstance(data, bytes) else bytes(data)
 
 
-def _client(address: str) -> Any:
+def _client(address: str, patience: float) -> Any:
     import obstore
     from obstore.store import from_url
 
@@ -218,8 +232,9 @@ def _client(address: str) -> Any:
         # A server on this machine, or one in a laboratory; said by the user in the environment.
         options["allow_http"] = True
     retry: Any = {
-        "max_retries": 10,
-        "retry_timeout": datetime.timedelta(seconds=RETRY_SECONDS),
+        # Enough for the time to be what ends it.
+        "max_retries": 100,
+        "retry_timeout": datetime.timedelta(seconds=patience),
         "backoff": {
             "init_backoff": datetime.timedelta(milliseconds=100),
             "max_backoff": datetime.timedelta(seconds=3),
@@ -231,7 +246,7 @@ def _client(address: str) -> Any:
         return connect(address, client_options=options, retry_config=retry, **_provider(address))
     except (obstore.exceptions.BaseError, ValueError, OSError) as error:
         said = str(error).partition("\n")[0]
-        raise StoreError(f"{address} cannot be used as a store ({said}).") from error
+        raise StoreError(f"{address} cannot be used as a store ({said}): {_credentials(address)}.") from error
 
 
 def _provider(address: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

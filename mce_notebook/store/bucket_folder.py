@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mce_notebook.errors import AlreadyExists, StoreError
+from mce_notebook.errors import AlreadyExists, StoreError, StoreUnreachable
 from mce_notebook.store.bucket import Bucket
 from mce_notebook.store.folder import Bytes, LocalFolder
 from mce_notebook.store.mirror import Mirror
@@ -57,6 +57,8 @@ class BucketFolder:
 
     def names(self, path: Path) -> list[str]:
         """Sorted names in a folder, empty when there is none."""
+        if path == self.root:
+            return self._sweeps()
         if self._mirror(path) is None or path.parent == self.root:
             return [name for name in self.bucket.names(self._key(path)) if name and not name.startswith(".")]
         self.refresh(path)
@@ -164,6 +166,17 @@ class BucketFolder:
         self._drop(path)
 
     # Inside
+
+    def _sweeps(self) -> list[str]:
+        try:
+            found = self.bucket.hasty.names("")
+        except StoreUnreachable as error:
+            known = self._local.names(self.root)
+            if not known:
+                raise
+            log.warning("Only what is known here is listed: %s", error)
+            return known
+        return [name for name in found if name and not name.startswith(".")]
 
     def _publish(self, source: Path, target: Path) -> None:
         files = sorted(path for path in source.rglob("*") if path.is_file())

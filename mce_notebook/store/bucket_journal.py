@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mce_notebook.errors import StoreError
+from mce_notebook.errors import StoreError, StoreUnreachable
 from mce_notebook.store.artifacts import Artifacts
 from mce_notebook.store.frames import Frame
 from mce_notebook.store.layout import SweepLayout
@@ -30,6 +30,9 @@ ROLL = 64 << 20
 # Puts are paid for: no more than one in this time (seconds), unless so many bytes wait.
 COMMIT_SECONDS = 1.0
 COMMIT_BYTES = 4 << 20
+# A server that does not answer is asked again after a moment, for so long (seconds); then the sweep pauses.
+AGAIN_SECONDS = 2.0
+PATIENCE = 300.0
 # After this many commits all segments are closed and put whole, so that a listing stays short.
 MERGE = 256
 OPEN_SEGMENTS = 16
@@ -111,12 +114,7 @@ class BucketJournal:
                 raise StoreError(f"The journal of epoch {self.epoch} is closed.")
             if not frames:
                 return
-            touched = self._sort(frames)
-            try:
-                self._commit(touched)
-            except StoreError:
-                self._abandon(touched)
-                raise
+            self._put(frames)
             self._due = time.monotonic() + COMMIT_SECONDS
             if self._part - self._merged[1] >= MERGE:
                 for head in list(self._open):
@@ -140,6 +138,23 @@ class BucketJournal:
                 self._finish()
 
     # Inside
+
+    def _put(self, frames: Sequence[Frame]) -> None:
+        """Commit, again and again while the server does not answer: a network that is gone for minutes comes back."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            touched = self._sort(frames)
+            try:
+                self._commit(touched)
+            except StoreError as error:
+                self._abandon(touched)
+                if not isinstance(error, StoreUnreachable) or time.monotonic() > end:
+                    raise
+                log.warning("Epoch %d: %s", self.epoch, error)
+                if self._hurry.wait(AGAIN_SECONDS):
+                    raise
+                continue
+            return
 
     def _sort(self, frames: Sequence[Frame]) -> dict[bytes, _Segment]:
         touched: dict[bytes, _Segment] = {}

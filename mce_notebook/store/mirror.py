@@ -67,6 +67,7 @@ class Mirror:
 
     def __init__(self, bucket: Bucket, root: Path, name: str):
         self.bucket = bucket
+        self._using = bucket
         self.name = name
         self.paths = SweepLayout(root / name)
         self._lock = threading.RLock()
@@ -90,6 +91,8 @@ class Mirror:
         with self._lock:
             if not strictly and time.monotonic() < self._due:
                 return
+            # Without a network what is here is shown at once, and not after every attempt.
+            self._using = self.bucket if strictly or not self.paths.sweep_json.exists() else self.bucket.hasty
             try:
                 self._pull()
             except (StoreError, OSError) as error:
@@ -134,11 +137,11 @@ class Mirror:
         return {key: one for key, one in known if not {"", ".", ".."} & set(key.split("/")) and "\\" not in key}
 
     def _pull(self) -> None:
-        listed = self._relative(self.bucket.entries(self.name))
+        listed = self._relative(self._using.entries(self.name))
         beats = self._beats(listed)
         if beats:
             # A heartbeat that says "done" must not be seen before the outcomes that were put before it.
-            listed = self._relative(self.bucket.entries(self.name))
+            listed = self._relative(self._using.entries(self.name))
         if listed != self._listed:
             self._listed, self._changed = listed, time.monotonic()
         if "sweep.json" not in listed:
@@ -163,14 +166,14 @@ class Mirror:
         for key, entry in listed.items():
             if _BEAT.fullmatch(key) and self._tags.get(key) != entry.tag:
                 with contextlib.suppress(FileNotFoundError):
-                    found[key] = entry.tag, self.bucket.get(f"{self.name}/{key}")
+                    found[key] = entry.tag, self._using.get(f"{self.name}/{key}")
         return found
 
     def _same_sweep(self, entry: Entry) -> None:
         """Empty the mirror when the name belongs to another sweep by now."""
         if self._tags.get("sweep.json") == entry.tag:
             return
-        content = self.bucket.get(f"{self.name}/sweep.json")
+        content = self._using.get(f"{self.name}/sweep.json")
         path = self.paths.sweep_json
         if path.exists() and path.read_bytes() != content:
             self.forget()
@@ -206,15 +209,15 @@ class Mirror:
         def one(key: str) -> None:
             # Removed since it was listed: then it is not there.
             with contextlib.suppress(FileNotFoundError):
-                content = self.bucket.get(f"{self.name}/{key}")
+                content = self._using.get(f"{self.name}/{key}")
                 path = self.paths.folder / key
                 if not (path.name == SIGNATURE and _signed_here(path.parent)):
                     replace(path, content)
 
         # After what they sign.
         signatures = [key for key in keys if key.endswith(f"/{SIGNATURE}")]
-        self.bucket.together([lambda key=key: one(key) for key in keys if key not in signatures])  # type: ignore[misc]
-        self.bucket.together([lambda key=key: one(key) for key in signatures])  # type: ignore[misc]
+        self._using.together([lambda key=key: one(key) for key in keys if key not in signatures])  # type: ignore[misc]
+        self._using.together([lambda key=key: one(key) for key in signatures])  # type: ignore[misc]
 
     def _pull_log(self, epoch: int, found: Log) -> None:
         folder = self.paths.log_epoch(epoch)
@@ -227,7 +230,7 @@ class Mirror:
         for number in sorted(found.closed):
             self._pull_segment(epoch, number)
         if found.ended is not None:
-            content = self.bucket.get(f"{self.name}/log/{folder.name}/closed")
+            content = self._using.get(f"{self.name}/log/{folder.name}/closed")
             count = int(json.loads(content)["numbers"])
             # A listing of many pages may miss what was written while it was made; the next one has it.
             if all(self.paths.closed(epoch, number).exists() for number in range(count)):
@@ -260,11 +263,11 @@ class Mirror:
         def one(number: int) -> Part | None:
             key = f"{self.name}/{key_of(epoch, writer, number)}"
             try:
-                return Part.from_bytes(self.bucket.get(key), f"{self.bucket.address}/{key}")
+                return Part.from_bytes(self._using.get(key), f"{self._using.address}/{key}")
             except FileNotFoundError:
                 return None
 
-        return self.bucket.together([lambda number=number: one(number) for number in numbers])  # type: ignore[misc]
+        return self._using.together([lambda number=number: one(number) for number in numbers])  # type: ignore[misc]
 
     def _reach(self, epoch: int, number: int, place: int, part: Part) -> bool:
         """Bring the segments that hold the parts between `place` and `number`; False where they cannot be found yet."""
@@ -281,10 +284,10 @@ class Mirror:
             return True
         folder = f"{self.name}/log/e{epoch:06d}"
         try:
-            stated = json.loads(self.bucket.get(f"{folder}/{number:06d}.closed"))
+            stated = json.loads(self._using.get(f"{folder}/{number:06d}.closed"))
             writer, last = stated["parts"]
             if int(stated["length"]) and next_part(self.paths, epoch, writer) <= last:
-                replace(self.paths.segment(epoch, number), self.bucket.get(f"{folder}/{number:06d}.arrows"))
+                replace(self.paths.segment(epoch, number), self._using.get(f"{folder}/{number:06d}.arrows"))
         except FileNotFoundError:
             return False
         replace(self.paths.closed(epoch, number), closed_marker(int(stated["length"]), int(stated["frames"])))

@@ -80,7 +80,7 @@ def root_path(store: str | os.PathLike[str]) -> Path:
 
 def mirrored(path: Path) -> tuple[Path, str] | None:
     """Return the root and the address of the bucket that a path is in the mirror of; None for all other paths."""
-    above = str(mirrors()) + os.sep
+    above = _above(*(os.environ.get(name) for name in ("MCE_CACHE_DIR", "XDG_CACHE_HOME", "HOME")))
     text = str(path)
     if not text.startswith(above):
         return None
@@ -101,6 +101,12 @@ def folder_of(path: Path) -> Folder:
     """Return what reads and writes the files of the store that a path is in."""
     found = mirrored(path)
     return _LOCAL if found is None else _bucket_folder(os.getpid(), *found)
+
+
+@cache
+def _above(*named: str | None) -> str:
+    # Asked for with every look at a log, so the paths are put together once for each state of the environment.
+    return str(mirrors()) + os.sep
 
 
 @cache

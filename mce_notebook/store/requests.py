@@ -65,6 +65,7 @@ def beacon(root: Path, profile: str) -> Path:
 
 def tell(store: Store, profile: str, state: Mapping[str, Any]) -> None:
     """Replace the heartbeat of the host of a profile."""
+    # The time makes each differ from the last, and tells people how old it is.
     store.folder.replace(beacon(store.root, profile), json.dumps({**state, "time": time.time()}).encode())
 
 

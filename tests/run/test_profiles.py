@@ -110,7 +110,7 @@ def test_a_name_nobody_knows_says_what_there_is(tmp_path: Path, monkeypatch: pyt
         ({"ssh": "-oProxyCommand=x", "python": "/p"}, "ssh is where to log in, not '-oProxyCommand=x'"),
         ({"ssh": "me@login", "python": "/p", "host": "here"}, "with ssh the host lives where the batch system is"),
         ({"host": "login"}, 'host = "login" needs to know where that is; write ssh = "user@login"'),
-        ({"host": "elsewhere"}, "host is one of here, login, job, not 'elsewhere'"),
+        ({"host": "elsewhere"}, "host is one of here, login, job, vm, not 'elsewhere'"),
         ({"kind": "local", "ssh": "me@desk", "python": "/p", "host": "job"}, "kind local has no jobs"),
         ({"kind": "local", "python": "/p"}, "`python` and `folder` belong to `ssh`"),
         ({"kind": "gce"}, "a cluster of kind gce needs `project`, as in project = \"my-project\""),

@@ -1,6 +1,7 @@
 import json
 import linecache
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mce_notebook as mce
 from mce_notebook.errors import AlreadyExists, StoreError
 from mce_notebook.store import bucket as module
 from mce_notebook.store import bucket_journal, mirror
@@ -195,6 +197,27 @@ def test_a_missing_permission_is_named(remote: str, weather: Weather, verb: str,
         bucket.entries("")
 
 
+@pytest.mark.parametrize(
+    ("address", "text", "told"),
+    [
+        ("s3://lab/x", "Error performing PUT http://169.254.169.254/latest/api/token", "set AWS_ACCESS_KEY_ID"),
+        ("gs://lab/x", "Error performing GET http://metadata.google.internal/computeMetadata", "gcloud auth"),
+        ("az://lab/x", "Error performing GET http://169.254.169.254/metadata/identity", "or run `az login`"),
+    ],
+)
+def test_missing_credentials_are_told(address: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
+    with pytest.raises(StoreError, match=told) as found:
+        raise Bucket(address)._told("get", "x", ValueError(text))
+    assert "There are no credentials for the bucket 'lab'" in str(found.value)
+
+
+def test_an_address_that_needs_more_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(StoreError, match=r"Account must be specified.*set AZURE_STORAGE_ACCOUNT_NAME"):
+        Bucket("az://lab/x")
+
+
 def test_a_bucket_that_is_not_there(remote: str) -> None:
     for call in (lambda one: one.put("x", b"1"), lambda one: one.entries(""), lambda one: one.get("x")):
         with pytest.raises(StoreError, match=r"There is no bucket 'nowhere-at-all': create it"):
@@ -213,7 +236,12 @@ def test_a_server_that_does_not_answer(remote: str, weather: Weather) -> None:
 
 
 def test_outcomes_are_shown_though_the_network_is_gone(
-    remote: str, weather: Weather, sweep_in: Callable[[str], SweepStore], frames: Make, caplog: pytest.LogCaptureFixture
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sweep = sweep_in(remote)
     with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
@@ -224,6 +252,12 @@ def test_outcomes_are_shown_though_the_network_is_gone(
     assert "is shown as it was known here" in caplog.text
     with pytest.raises(StoreError, match="s3:PutObject"):
         sweep.add_intent("pause", "me")
+    with pytest.raises(StoreError, match="s3:ListBucket"):
+        Store(remote).names()
+    monkeypatch.setattr(module, "HASTY_SECONDS", 0.2)
+    weather.each = lambda method, path: "dead"
+    folder_of(sweep.paths.folder).bucket.__dict__.pop("hasty", None)  # type: ignore[attr-defined]
+    assert Store(remote).names() == ["recovery"]
 
 
 def test_what_the_bucket_refuses_is_not_acknowledged(
@@ -241,6 +275,80 @@ def test_what_the_bucket_refuses_is_not_acknowledged(
     journal.close()
     assert seen(sweep) == set(range(20))
     assert seen(another_machine(sweep)) == set(range(20))
+
+
+def test_a_server_that_is_gone_for_a_while_costs_nothing(
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(bucket_journal, "AGAIN_SECONDS", 0.05)
+    sweep = sweep_in(remote)
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal.append(frames(0, 10))
+    failed: list[str] = []
+
+    def each(method: str, path: str) -> str:
+        if len(failed) == 30:
+            return ""
+        failed.append(path)
+        return "dead"
+
+    weather.each = each
+    journal.append(frames(10, 20))
+    assert len(failed) == 30
+    journal.append(frames(20, 30))
+    journal.close()
+    assert seen(another_machine(sweep)) == set(range(30))
+
+
+def test_a_journal_can_be_closed_while_the_server_is_gone(
+    remote: str,
+    weather: Weather,
+    sweep_in: Callable[[str], SweepStore],
+    frames: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    sweep = sweep_in(remote)
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal.append(frames(0, 10))
+    weather.each = lambda method, path: "dead"
+    errors: list[StoreError] = []
+
+    def append() -> None:
+        try:
+            journal.append(frames(10, 20))
+        except StoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    journal.close()
+    thread.join(60)
+    assert len(errors) == 1
+    weather.each = lambda method, path: ""
+    assert seen(another_machine(sweep)) == set(range(10))
+
+
+def test_a_sweep_on_a_bad_day(remote: str, weather: Weather) -> None:
+    """Requests that are refused, lost before or lost after they took effect: all outcomes, each once."""
+    chance = random.Random(1)
+    weather.each = lambda method, path: chance.choice([""] * 12 + ["busy", "lost", "dead"])
+    square = in_a_cell("def square(n):\n    return n * n\n")["square"]
+    run = mce.sweep(square, n=list(range(5000)), on="inline", store=remote)
+    assert run.result(timeout=100).square.values.tolist() == [n * n for n in range(5000)]
+    run.extend(n=[5000])
+    assert int(run.result(timeout=100).square[-1]) == 5000 * 5000
+    weather.each = lambda method, path: ""
+    assert set(weather.seen)
+    reader = LogReader(another_machine(Store(remote).sweep("square")).paths)
+    listed = [int(index) for batch in reader.poll() for index in np.asarray(batch.index)]
+    assert sorted(listed) == [*range(5001)]
+    assert reader.problems == []
 
 
 def another_machine(sweep: SweepStore) -> SweepStore:
@@ -341,8 +449,6 @@ def in_a_cell(source: str) -> dict[str, Any]:
 
 def test_a_sweep_whose_maker_was_killed_is_completed(remote: str) -> None:
     """Its name is taken, and it has no declaration: running the cell again gives it one."""
-    import mce_notebook as mce
-
     Store(remote).create("half", 1)
 
     half = in_a_cell("def half(n):\n    return n\n")["half"]
@@ -368,8 +474,6 @@ def test_many_commits_leave_few_objects(
 
 def test_the_number_of_requests_of_a_sweep(remote: str, weather: Weather) -> None:
     """What the documentation says it costs."""
-    import mce_notebook as mce
-
     cheap = in_a_cell("def cheap(n, k):\n    return n * k\n")["cheap"]
     mce.sweep(cheap, n=list(range(100)), k=list(range(100)), on="inline", store=remote).result(timeout=60)
     puts = sum(method == "PUT" for method, _ in weather.seen)

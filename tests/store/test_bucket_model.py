@@ -36,6 +36,7 @@ class Machine:
         self.sweep = SweepStore(Store(root).layout.sweep("model"), self.folder)
         self.fails, self.fate = -1, ""
         bucket = self.folder.bucket
+        bucket.hasty = bucket
         for verb in ("get", "put", "create", "entries", "delete"):
             setattr(bucket, verb, self.unsure(getattr(bucket, verb)))
 

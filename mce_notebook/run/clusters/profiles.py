@@ -422,7 +422,7 @@ _FAR = ("ssh", "host", "python", "folder", "environment")
 _ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
 _GCE = (
     "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
-    "environment", "python", "currency",
+    "environment", "python", "currency", "host",
 )  # fmt: skip
 # Keys that only some batch systems know.
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mce_notebook.run.clusters.profiles import Profile
 
 # Where the process lives that drives sweeps.
-HOSTS = ("here", "login", "job")
+HOSTS = ("here", "login", "job", "vm")
 _TARGET = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@\s:]+|\[[^\]\s]+\])(?::(?P<port>\d+))?")
 
 
@@ -79,11 +79,13 @@ def check(where: str, made: "Profile") -> None:
     if made.host not in HOSTS:
         raise ProfileError(
             f"{where}: host is one of {', '.join(HOSTS)}, not {made.host!r}: beside the notebook, on the login node of "
-            '`ssh`, or in a job of its own; write host = "login".'
+            '`ssh`, in a job of its own, or on a machine that runs `mce host`; write host = "login".'
         )
+    if made.kind == "gce" and made.host not in ("here", "vm"):
+        raise ProfileError(f'{where}: a cluster of kind gce has no login node; write host = "here" or host = "vm".')
     if made.host == "login" and not made.ssh:
         raise ProfileError(f'{where}: host = "login" needs to know where that is; write ssh = "user@login".')
-    if made.host == "here" and made.ssh:
+    if made.host in ("here", "vm") and made.ssh:
         raise ProfileError(
             f'{where}: with ssh the host lives where the batch system is; write host = "login", or host = "job".'
         )
