@@ -111,7 +111,7 @@ def slow(x: int) -> int:
 
 
 def test_a_cluster_is_taken_over_whether_its_host_lives_or_not(folder: Path) -> None:
-    handle = mce.sweep(slow, x=range(18), store=folder / "s")
+    handle = mce.sweep(slow, x=range(12), store=folder / "s")
     while handle.progress.done < 2:
         time.sleep(0.05)
     command = [sys.executable, "-c", "from mce_notebook.frontends.cli import main; main(['clusters', 'list'])"]
@@ -119,7 +119,7 @@ def test_a_cluster_is_taken_over_whether_its_host_lives_or_not(folder: Path) -> 
     assert re.search(r"^local +ready +1 +1 +[\d.]+ s", listed, re.MULTILINE), "not seen from another process"
     told = act("attach", "local")
     assert re.match(
-        r"local is ready, has run for .* and has 1 slot\.\n  slow: running, \d+ of 18 points; slow = ", told
+        r"local is ready, has run for .* and has 1 slot\.\n  slow: running, \d+ of 12 points; slow = ", told
     )
     (host,) = running("local")
     os.kill(host.process.pid, signal.SIGKILL)
@@ -129,4 +129,4 @@ def test_a_cluster_is_taken_over_whether_its_host_lives_or_not(folder: Path) -> 
     assert told.startswith("The host of local was gone; another one goes on with:\n  slow: ")
     assert handle.wait(60).state == "done"
     again = eval(re.search(r"slow = (mce\.open.*)", told)[1], {"mce": mce})  # type: ignore[index]
-    assert again.result()["slow"].values.tolist() == list(range(18))
+    assert again.result()["slow"].values.tolist() == list(range(12))

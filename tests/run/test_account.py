@@ -71,7 +71,7 @@ def paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MCE_RUNTIME_DIR", str(tmp_path / "run"))
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "clusters.toml").write_text(
-        '[paid]\nkind = "local"\nmax_workers = 1\nprice = 7200\nmax_cost = 16\ncurrency = "EUR"\n'
+        '[paid]\nkind = "local"\nmax_workers = 1\nprice = 7200\nmax_cost = 10\ncurrency = "EUR"\n'
     )
     yield tmp_path
     for host in running("paid"):
@@ -79,11 +79,11 @@ def paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_sweep_says_what_it_costs_and_stops_when_the_cluster_has_cost_enough(paid: Path) -> None:
-    assert act("check", "paid").endswith("All of them cost 7200.00 EUR an hour, 16 in all at most.")
+    assert act("check", "paid").endswith("All of them cost 7200.00 EUR an hour, 10 in all at most.")
     handle = mce.sweep(slow, x=range(40), on="paid", store=paid / "s")
     known = handle.wait(90)
     assert known.state == "stopped"
-    assert re.search(r"The cluster has cost \d+\.\d\d EUR, and max_cost of paid is 16\.", known.message)
+    assert re.search(r"The cluster has cost \d+\.\d\d EUR, and max_cost of paid is 10\.", known.message)
     assert known.cost is not None
     assert 1 < known.cost < 60
     assert f"{known.cost:.2f} EUR" in known.text()

@@ -18,7 +18,7 @@ from distributed import Client, Security
 
 import mce_notebook as mce
 from mce_notebook.declare.environment import config_folder
-from mce_notebook.errors import HostError, SweepStopped
+from mce_notebook.errors import HostError
 from mce_notebook.frontends.cluster_actions import act, running
 
 pytestmark = pytest.mark.timeout(240)
@@ -171,7 +171,7 @@ def test_a_scheduler_that_is_killed_is_told_and_the_sweep_goes_on_with_the_next(
     (tmp_path / "ran").mkdir()
     first, worker = theirs.scheduler(), theirs.worker("one")
     point = counted(str(tmp_path / "ran"))
-    handle = mce.sweep(point, x=range(24), name="squares", outputs=["y"], on=theirs.profile())
+    handle = mce.sweep(point, x=range(14), name="squares", outputs=["y"], on=theirs.profile())
     until(lambda: handle.progress.done > 3, 60, lambda: handle.progress)
     first.kill()
     until(lambda: "is lost (the connection broke)" in handle.progress.message, 30, lambda: handle.progress)
@@ -182,9 +182,9 @@ def test_a_scheduler_that_is_killed_is_told_and_the_sweep_goes_on_with_the_next(
     theirs.scheduler()
     theirs.worker("two")
     until(lambda: handle.progress.ended, 60, lambda: handle.progress)
-    assert handle.result()["y"].values.tolist() == [x * x for x in range(24)]
-    times = [len((tmp_path / "ran" / str(x)).read_bytes()) for x in range(24)]
-    assert sum(times) <= 24 + 8, f"more than the open blocks was computed again: {times}"
+    assert handle.result()["y"].values.tolist() == [x * x for x in range(14)]
+    times = [len((tmp_path / "ran" / str(x)).read_bytes()) for x in range(14)]
+    assert sum(times) <= 14 + 4, f"more than the open blocks was computed again: {times}"
     assert handle.progress.message == ""
 
 
@@ -207,10 +207,7 @@ def test_a_scheduler_that_stays_away_interrupts_the_sweep_with_the_reason(root: 
 
 def test_what_cannot_be_used_is_told_with_the_fix(root: Path, theirs: Theirs, tmp_path: Path) -> None:
     profile = theirs.profile()
-    with pytest.raises(SweepStopped, match=r"The scheduler at tls://127.0.0.1:\d+ cannot be reached"):
-        mce.sweep(noise, n=[3], replicates=2, on=profile).result()
-    for host in running(profile):
-        until(lambda: not host.alive(), 30)
+    assert re.search(r"NO  The scheduler at tls://127.0.0.1:\d+ cannot be reached: .", act("check", profile))
     theirs.scheduler()
     other = tmp_path / "other" / "numpy-0.1.dist-info"
     other.mkdir(parents=True)

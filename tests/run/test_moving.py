@@ -55,24 +55,24 @@ def test_the_rest_is_computed_there_and_nothing_again(tmp_path: Path, other: str
     ran, root = tmp_path / "ran", tmp_path / "s"
     ran.mkdir()
     point = counted(str(ran))
-    handle = mce.sweep(point, x=range(24), name="moves", outputs=["y"], store=root)
+    handle = mce.sweep(point, x=range(16), name="moves", outputs=["y"], store=root)
     until(lambda: handle.progress.done > 2)
-    moved = mce.sweep(point, x=range(24), name="moves", outputs=["y"], store=root, on=other)
+    moved = mce.sweep(point, x=range(16), name="moves", outputs=["y"], store=root, on=other)
     states = set()
     while not (progress := moved.progress).ended:
         states.add(progress.state)
         time.sleep(0.05)
     assert progress.state == "done"
     assert states <= {"queued", "running"}
-    assert moved.result()["y"].values.tolist() == [x * x for x in range(24)]
-    assert len(list(ran.iterdir())) == 24, "points were computed twice"
+    assert moved.result()["y"].values.tolist() == [x * x for x in range(16)]
+    assert len(list(ran.iterdir())) == 16, "points were computed twice"
     store = Store(root).sweep("moves")
     first, second = (store.heartbeat(epoch.number) for epoch in store.epochs())
     assert first["state"] == "moved"
-    assert 2 < first["done"] < 24
+    assert 2 < first["done"] < 16
     assert second["state"] == "done"
     # Done, so there is nothing to move any more.
-    mce.sweep(point, x=range(24), name="moves", outputs=["y"], store=root)
+    mce.sweep(point, x=range(16), name="moves", outputs=["y"], store=root)
     assert len(store.numbers()) == 2
 
 

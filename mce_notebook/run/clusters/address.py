@@ -29,6 +29,8 @@ STEP_SECONDS = 0.5
 ANSWER_SECONDS = 30.0
 # A worker that could not be asked, or did not run its first task, is asked again after so long (seconds).
 AGAIN_SECONDS = 30.0
+# A scheduler that has not answered for so long is told of.
+QUIET_SECONDS = 8.0
 REMEDY = "start it from an environment with the same packages"
 
 
@@ -144,6 +146,8 @@ class AddressWorkers(Workers):
         if self.scheduler.trouble:
             gone = time.monotonic() - self.scheduler.since
             return f"{self.scheduler.trouble} since {gone:.0f} s; the sweep goes on when it is back"
+        if self.scheduler.silence > QUIET_SECONDS:
+            return f"the scheduler at {self.request.address} has not answered for {self.scheduler.silence:.0f} s"
         members = self.scheduler.members()
         if not members:
             return f"the scheduler at {self.request.address} has no workers"

@@ -209,6 +209,11 @@ class FarScheduler:
         self._heard = time.monotonic()
         self._keeper: asyncio.Task[None] | None = None
 
+    @property
+    def silence(self) -> float:
+        """Seconds since it was last heard of; a few are usual."""
+        return time.monotonic() - self._heard
+
     async def open(self) -> None:
         """Connect, and look after the connection from then on.
 
@@ -306,7 +311,7 @@ class FarScheduler:
             except Exception as error:
                 # Whatever it is, the looking goes on: it is all that can find the scheduler again.
                 log.info("the scheduler at %s: %s", self.address, _words(error))
-            if not self.trouble and time.monotonic() - self._heard > SILENT_SECONDS:
+            if not self.trouble and self.silence > SILENT_SECONDS:
                 await self._lose(f"it has not answered for {SILENT_SECONDS:g} s")
             self._stirred.clear()
             with contextlib.suppress(TimeoutError):
@@ -368,4 +373,4 @@ async def _close(client: Any) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
+    return str(error).strip() or ("it does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
