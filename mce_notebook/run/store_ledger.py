@@ -66,6 +66,9 @@ class StoreLedger:
         self._claiming = threading.Lock()
         self._journal: Journal | BucketJournal | None = None
         self._epoch = 0
+        self._beating = threading.Lock()
+        # Of the last heartbeat.
+        self._counter = 0
         # What earlier hosts cost; None before anybody looked.
         self._paid: float | None = None
         # Frozen, hence read once.
@@ -202,8 +205,12 @@ class StoreLedger:
         )
 
     def beat(self, beat: Mapping[str, Any]) -> None:
-        """Replace the heartbeat of the epoch."""
-        if self._journal is not None and not self._replaced():
+        """Replace the heartbeat of the epoch, unless a later one has: by `counter`."""
+        with self._beating:
+            # A look that is cancelled leaves its thread behind; what that writes must not outlast the end.
+            if self._journal is None or int(beat.get("counter", 0)) < self._counter or self._replaced():
+                return
+            self._counter = int(beat.get("counter", 0))
             self._sweep.beat(self._epoch, {**beat, "cost": self._cost(beat.get("cost"))})
 
     def _cost(self, here: float | None) -> float | None:
@@ -216,7 +223,8 @@ class StoreLedger:
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
-        journal, self._journal, self._paid = self._journal, None, None
+        with self._beating:
+            journal, self._journal, self._paid, self._counter = self._journal, None, None, 0
         if journal is not None:
             # Who goes on with this ledger, because the sweep was asked for again meanwhile, writes in a new epoch.
             journal.close()
