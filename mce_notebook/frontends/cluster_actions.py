@@ -1,5 +1,6 @@
 """What can be said to clusters, the same for `%cluster` and `mce clusters`."""
 
+import contextlib
 import json
 import re
 import time
@@ -159,7 +160,9 @@ def _start(name: str, count: int | None, say: Say) -> str:
             say(message)
         if state.get("refused"):
             if launch is not None and launch.job:
-                _ask(host, {"verb": "resize", "least": 0, "most": None})
+                # One that could not even start keeps nothing.
+                with contextlib.suppress(HostError):
+                    _ask(host, {"verb": "resize", "least": 0, "most": None})
             raise ClusterError(message)
         if time.monotonic() - began > START_SECONDS:
             raise ClusterError(
@@ -206,6 +209,8 @@ def _place(host: HostHandle) -> Place | None:
 def _resize(name: str, found: list[HostHandle], count: int | None) -> str:
     if count is None or count < 0:
         raise OptionError(f"Say how many slots: resize {name} 8.")
+    if not count and any(_kind(host) == "address" for host in found):
+        raise OptionError(f"The workers of {name} are not ours to give back; say how many to use: resize {name} 8.")
     for host in found:
         _ask(host, {"verb": "resize", "least": count, "most": count or None})
     return f"{name} goes to {count} slots." if count else f"{name} gives its slots back once they are idle."

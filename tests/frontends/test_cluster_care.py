@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +114,9 @@ def test_a_cluster_is_taken_over_whether_its_host_lives_or_not(folder: Path) -> 
     handle = mce.sweep(slow, x=range(18), store=folder / "s")
     while handle.progress.done < 2:
         time.sleep(0.05)
+    command = [sys.executable, "-c", "from mce_notebook.frontends.cli import main; main(['clusters', 'list'])"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert re.search(r"^local +ready +1 +1 +[\d.]+ s", listed, re.MULTILINE), "not seen from another process"
     told = act("attach", "local")
     assert re.match(
         r"local is ready, has run for .* and has 1 slot\.\n  slow: running, \d+ of 18 points; slow = ", told

@@ -79,6 +79,7 @@ def paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_sweep_says_what_it_costs_and_stops_when_the_cluster_has_cost_enough(paid: Path) -> None:
+    assert act("check", "paid").endswith("All of them cost 7200.00 EUR an hour, 16 in all at most.")
     handle = mce.sweep(slow, x=range(40), on="paid", store=paid / "s")
     known = handle.wait(90)
     assert known.state == "stopped"

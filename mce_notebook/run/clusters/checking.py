@@ -36,14 +36,15 @@ def check(profile: Profile) -> str:
         If its jobs hold no slot.
     """
     if profile.kind == "local":
-        return f"{profile.name}: up to {profile.max_workers} slots on this machine."
+        return f"{profile.name}: up to {profile.max_workers} slots on this machine.{_hourly(profile, 1)}"
     if profile.kind == "address":
         return _checked_address(profile)
     request = resolve(profile)
     lines = [
         f"{profile.name}: up to {request.max_workers} slots, {request.processes} in a job of {request.cores} cores, "
         f"{request.memory / 1e9:g} GB and {request.walltime:g} s; the jobs end after {profile.idle_timeout:g} s "
-        f"without work, the cluster after {profile.max_hours:g} h.",
+        f"without work, the cluster after {profile.max_hours:g} h."
+        f"{_hourly(profile, request.cores / request.processes)}",
         "",
         script(request),
     ]
@@ -54,6 +55,14 @@ def _listed(findings: Iterable[tuple[bool, str]]) -> Iterator[str]:
     return (f"{'ok ' if fine else 'NO '} {what}" for fine, what in findings)
 
 
+def _hourly(profile: Profile, cores: float) -> str:
+    """Say what all slots together cost for an hour, where the profile says what a core does."""
+    if profile.price is None:
+        return ""
+    most = f", {profile.max_cost:g} in all at most" if profile.max_cost is not None else ""
+    return f" All of them cost {profile.price * cores * profile.max_workers:.2f} {profile.currency} an hour{most}."
+
+
 def _checked_address(profile: Profile) -> str:
     # Here only: it loads Dask, which looking at other profiles does not need.
     from mce_notebook.run.clusters.address import survey
@@ -62,7 +71,7 @@ def _checked_address(profile: Profile) -> str:
     told = (
         f"{profile.name}: up to {request.max_workers} slots of the Dask cluster at {request.address}, which is used as "
         f"it is; the host leaves it after {profile.idle_timeout:g} s without work or without its scheduler, and after "
-        f"{profile.max_hours:g} h."
+        f"{profile.max_hours:g} h.{_hourly(profile, 1)}"
     )
     return "\n".join([told, "", *_listed(finished(survey(request)))])
 

@@ -303,7 +303,8 @@ class FarScheduler:
                     await self._look()
             except HostError as error:
                 self.trouble = str(error)
-            except _UNREACHABLE as error:
+            except Exception as error:
+                # Whatever it is, the looking goes on: it is all that can find the scheduler again.
                 log.info("the scheduler at %s: %s", self.address, _words(error))
             if not self.trouble and time.monotonic() - self._heard > SILENT_SECONDS:
                 await self._lose(f"it has not answered for {SILENT_SECONDS:g} s")
@@ -355,7 +356,8 @@ class FarScheduler:
         self._went(address)
 
 
-_UNREACHABLE = (OSError, CommClosedError, TimeoutError, RuntimeError)
+# With ImportError a client says that the versions of Dask are too far apart.
+_UNREACHABLE = (OSError, CommClosedError, TimeoutError, RuntimeError, ImportError)
 
 
 async def _close(client: Any) -> None:
