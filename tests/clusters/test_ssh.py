@@ -182,6 +182,7 @@ def test_orders_reach_the_other_side(root: Path, desk: str) -> None:
 
 def test_too_many_failures_stop_the_sweep_on_both_sides(root: Path, desk: str) -> None:
     def bad(x: int) -> int:
+        time.sleep(0.05)
         raise ValueError("bad")
 
     handle = mce.sweep(bad, x=range(500), on=desk, max_failures=3)

@@ -473,7 +473,7 @@ class DeadEnd:
     async def ask(self, header: Any, payload: bytes = b"") -> dict[str, Any]:
         if header["do"] == "follow":
             self.follows += 1
-            self.have = header["have"]
+            self.have, self.turn = header["have"], header["turn"]
         if header["do"] == "order":
             asyncio.get_running_loop().create_task(self.send(int(header["order"])))
         return {"ok": True, "site": "s", "missing": [], "known": "", "intent": 1}
@@ -491,7 +491,9 @@ class DeadEnd:
             "intent": [1, "run", ""],
         }
         for header, payload in [*messages, (status, b"")]:
-            await self.take(header, payload)
+            await self.take({**header, "turn": self.turn}, payload)
+            # Of an earlier telling, which goes on for a moment.
+            await self.take({**header, "turn": self.turn - 1, "at": 1}, b"x")
 
     async def gone(self) -> None:
         await asyncio.sleep(3600)

@@ -32,17 +32,17 @@ SILENCE_SECONDS = 180.0
 class Following(threading.Thread):
     """Tells of one sweep until the connection ends."""
 
-    def __init__(self, agent: "Agent", landing: Landing, key: str, have: Mapping[str, Any]):
+    def __init__(self, agent: "Agent", landing: Landing, key: str, header: Mapping[str, Any]):
         super().__init__(name=f"mce-{key}", daemon=True)
         self._agent = agent
         self._landing = landing
-        self._key = key
+        self._about = {"sweep": key, "turn": header["turn"]}
         self._stirred = threading.Event()
         self._ended = False
         # The last order that was obeyed, and the heartbeat of the host from which its list of sweeps tells of it.
         self.order = 0
         self.since = 0
-        self._feed = Feed(landing.sweep, have, self._say)
+        self._feed = Feed(landing.sweep, header["have"], self._say)
 
     def stir(self) -> None:
         """Look at once."""
@@ -54,7 +54,7 @@ class Following(threading.Thread):
         self._stirred.set()
 
     def _say(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
-        self._agent.pipe.say({"sweep": self._key, **header}, payload)
+        self._agent.pipe.say({**self._about, **header}, payload)
 
     def run(self) -> None:
         """Send what is new, then what the host says, until there is nobody to tell."""
@@ -162,14 +162,18 @@ class Agent:
         landing = self._landings[key]
         match header["do"]:
             case "put":
-                landing.put(str(header["file"]), int(header["at"]), payload)
+                try:
+                    landing.put(str(header["file"]), int(header["at"]), payload)
+                except OSError as error:
+                    # Told when all was sent: nobody waits for the answer to a piece.
+                    landing.trouble = f"{landing.root} cannot be written there: {error}"
             case "commit":
                 landing.commit()
             case "know":
                 landing.know(str(header["digest"]), payload)
             case "follow":
                 self._unfollow(key)
-                self._following[key] = Following(self, landing, key, header["have"])
+                self._following[key] = Following(self, landing, key, header)
                 self._following[key].start()
             case "unfollow":
                 self._unfollow(key)

@@ -65,6 +65,9 @@ class Errand:
         # Number of the latest declaration, and the cluster it names.
         self._declared = 0, ""
         self._foreign = 0
+        # Which telling of the log is listened to: of an earlier one some may still be on its way.
+        self._turn = 0
+        self._showing = asyncio.Lock()
         # What cannot be kept here, and what the other side cannot read there.
         self._trouble = ""
         self._complaint = ""
@@ -111,7 +114,7 @@ class Errand:
         beating = asyncio.create_task(self._beats())
         try:
             await self._watch()
-        except SweepError as error:
+        except (SweepError, OSError) as error:
             self.state, self.message = "stopped", str(error)
         finally:
             beating.cancel()
@@ -138,8 +141,6 @@ class Errand:
                     return
             except Unreachable:
                 continue
-            finally:
-                self._trouble = ""
         self.state = "interrupted"
         self.message = (
             f"the relay to {self._link.place.name} has ended; the sweep goes on there, run the cell to see it"
@@ -161,7 +162,7 @@ class Errand:
         self._link.on(self._mirror.key, self._take)
         while not self._leaving and self._link.up.is_set():
             self._stirred.clear()
-            if self._trouble:
+            if self._trouble and told is not None:
                 await asyncio.sleep(RETRY_SECONDS)
                 # From where it stands here: what could not be kept comes again.
                 return False
@@ -206,8 +207,10 @@ class Errand:
             if digest and digest != answer["known"]:
                 await self._link.ask({"do": "know", "sweep": key, "digest": digest}, sidecar)
         if told is None:
+            self._turn += 1
             have = await asyncio.to_thread(self._mirror.have)
-            await self._link.ask({"do": "follow", "sweep": key, "have": have})
+            self._trouble = ""
+            await self._link.ask({"do": "follow", "sweep": key, "have": have, "turn": self._turn})
         await self._order(orders.verb)
 
     async def _put(self, key: str, name: str, file: Path) -> None:
@@ -249,6 +252,8 @@ class Errand:
 
     async def _take(self, header: Mapping[str, Any], payload: bytes) -> None:
         """Keep what came; called with one message after the other."""
+        if header.get("turn") != self._turn:
+            return
         if header["what"] == "status":
             self._complaint = ""
             before, self._status = self._status, header
@@ -298,8 +303,9 @@ class Errand:
         beat |= {"state": self.state, "message": message, "workers": int(beat.get("workers") or 0) if up else 0}
         beat["time"] = time.time() if self.state in RUNNING else self._read
         with contextlib.suppress(SweepError, OSError):
-            if self._mirror.folder_id == self._mirror.sweep.id:
-                await asyncio.to_thread(self._mirror.show, beat, new=not self._moved)
+            async with self._showing:
+                if self._mirror.folder_id == self._mirror.sweep.id:
+                    await asyncio.to_thread(self._mirror.show, beat, new=not self._moved)
 
     def _tidy(self) -> None:
         try:

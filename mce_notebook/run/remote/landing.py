@@ -44,6 +44,8 @@ class Landing:
         self.root = folder / "sweeps" / key
         self.paths = SweepLayout(self.root / checked_name(name))
         self._incoming = self.root / ".incoming"
+        # What went wrong with a piece that was sent.
+        self.trouble = ""
 
     @property
     def sweep(self) -> SweepStore:
@@ -90,7 +92,11 @@ class Landing:
         ------
         UntrustedCode
             If the files of the code are not those its manifest names.
+        StoreError
+            If some of it could not be written.
         """
+        if self.trouble:
+            raise StoreError(self.trouble)
         for manifest in self._incoming.glob(f"code/*/{signing.MANIFEST}"):
             # It came over the connection of this user, who signed it at home with a key that stays there.
             signing.trust(manifest.parent)
