@@ -65,9 +65,17 @@ def refuse(on: str, root: Path) -> None:
 
 
 def request(sweep: SweepStore, on: str, declaration: int, by: str) -> None:
-    """Ask the host of a cluster, wherever it is, to drive a sweep."""
+    """Ask the host of a cluster, wherever it is, to drive a sweep; a host here that does finishes what it has begun."""
+    _hand_over(sweep)
     intent = sweep.add_intent("run", by=by, waits=PATIENCE)
     ask(sweep, on, intent.number, declaration)
+
+
+def _hand_over(sweep: SweepStore) -> None:
+    root = str(sweep.paths.folder.parent)
+    if (host := serving(root, sweep.name)) is not None:
+        host.request({"verb": "stop", "store": root, "name": sweep.name, "moved": True})
+        host.close()
 
 
 @dataclass
@@ -179,9 +187,8 @@ class Station:
     def _see_to(self, wanted: Wanted) -> None:
         asked = self._asked.get(wanted.name)
         if asked is not None and asked.wanted == wanted and asked.host.alive():
-            young = time.monotonic() - asked.since < SETTLE_SECONDS
-            if not young and serving(str(self.store.root), wanted.name) is None:
-                self._settled(wanted)
+            if time.monotonic() - asked.since > SETTLE_SECONDS:
+                self._look_after(wanted)
             return
         try:
             sweep = self.store.sweep(wanted.name)
@@ -200,6 +207,20 @@ class Station:
             sweep.add_intent("stop", by=f"{socket.gethostname()}: {error}")
             self._say(f"{wanted.name}: {error}")
             self._settled(wanted)
+
+    def _look_after(self, wanted: Wanted) -> None:
+        """See whether a sweep that was begun has ended, or is to go on with another `--on`."""
+        if serving(str(self.store.root), wanted.name) is None:
+            self._settled(wanted)
+            return
+        try:
+            sweep = self.store.sweep(wanted.name)
+            elsewhere = sweep.declaration(sweep.numbers()[-1]).options.get("on") != self.profile
+        except UnknownSweep:
+            # Its host notices, too.
+            return
+        if elsewhere:
+            _hand_over(sweep)
 
     def _start(self, sweep: SweepStore, wanted: Wanted) -> None:
         sweep.folder.refresh(sweep.paths.folder, strictly=True)

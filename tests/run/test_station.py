@@ -320,3 +320,45 @@ def test_a_bucket_out_of_reach_is_waited_for(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(station, "waiting", listed)
     run_station(Station("away", shown(store.root), idle=0.05))
     assert next(fails, None) is None
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_a_sweep_is_moved_from_here_to_there_and_back(server: str, machines: Callable[[str], Machine]) -> None:
+    store = f"s3://{new_bucket(server)}/experiments"
+    laptop, vm = machines("laptop"), machines("vm")
+    working = vm.host(store, "--trust", "--idle", "200s")
+    asking = laptop.python(f"""
+        import time
+        import mce_notebook as mce
+        def slow(n, k):
+            time.sleep(0.05)
+            return n * k
+        axes = dict(n=list(range(20)), k=list(range(20)), store={store!r})
+        def until(count):
+            while run.progress.done < count:
+                time.sleep(0.1)
+        run = mce.sweep(slow, on="local", **axes)
+        until(40)
+        run = mce.sweep(slow, on="away", **axes)
+        until(160)
+        run = mce.sweep(slow, on="local", **axes)
+        found = run.result(timeout=200)
+        print(int(found.slow.sum()))
+        print(" ".join(sorted(set(claim.host["boot"] + str(claim.host["pid"]) for claim in run._store.epochs()))))
+        import numpy as np
+        from mce_notebook.store.reader import LogReader
+        print(sum(len(batch) for batch in LogReader(run._store.paths).poll()))
+    """)
+    try:
+        total, writers, outcomes = answer(asking).splitlines()
+        assert int(total) == sum(range(20)) * sum(range(20))
+        # Here and there; neither went on to the end beside the other, though some blocks crossed.
+        assert len(writers.split()) == 2
+        assert int(outcomes) < 640
+        # Told to leave, it does so in good order.
+        working.terminate()
+        assert "slow: nothing left to do" in answer(working)
+    finally:
+        asking.kill()
+        working.kill()
