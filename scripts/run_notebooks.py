@@ -87,7 +87,7 @@ def execute(notebook: Path, folder: Path, *, reduced: bool, timeout: int = 900) 
 
 
 def without_noise(book: NotebookNode) -> NotebookNode:
-    """Take out of an executed notebook what is no result: times, warnings, paths, views of a store that readers lack."""
+    """Take out of an executed notebook what is no result: times, warnings, paths, views of a store nobody has."""
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
