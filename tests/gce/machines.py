@@ -31,6 +31,29 @@ kept = [*passed, "PATH", "HOME", "FAKE_VM", *os.environ["FAKE_KEPT"].split()]
 environment = {{name: os.environ[name] for name in kept if name in os.environ}}
 os.execvpe(words[at + 1], words[at + 1:], environment)
 """
+# As much of curl as a start-up script uses, which Google's images have and this machine may not.
+CURL = r"""#!{python} -S
+import sys, urllib.request
+words, method, headers, quiet, url = sys.argv[1:], "GET", {{}}, False, ""
+while words:
+    word = words.pop(0)
+    if word == "-X":
+        method = words.pop(0)
+    elif word == "-H":
+        name, _, value = words.pop(0).partition(": ")
+        headers[name] = value
+    elif word == "-o":
+        quiet = words.pop(0) == "/dev/null"
+    elif not word.startswith("-"):
+        url = word
+try:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=20) as found:
+        text = found.read().decode()
+except OSError:
+    sys.exit(22)
+if not quiet:
+    sys.stdout.write(text)
+"""
 # What a VM does to its own firewall is not done to this machine's.
 IPTABLES = '#!/bin/sh\necho "iptables $*" >> "$FAKE_VM/firewall"\n'
 SHUTDOWN = '#!/bin/sh\n: > "$FAKE_VM/off"\n'
@@ -72,7 +95,7 @@ class Room:
         self._held = os.open(self._alive, os.O_RDWR)
         self._bin = self.folder / "bin"
         self._bin.mkdir()
-        tools = {"docker": DOCKER, "shutdown": SHUTDOWN, "iptables": IPTABLES, "python3": PYTHON}
+        tools = {"docker": DOCKER, "curl": CURL, "shutdown": SHUTDOWN, "iptables": IPTABLES, "python3": PYTHON}
         for name, text in tools.items():
             tool = self._bin / name
             tool.write_text(text.format(python=python) if "{python}" in text else text)
