@@ -10,12 +10,14 @@
     ├── StoreError              look at the disk
     │   ├── UnknownSweep        no sweep of that name here
     │   ├── StoreFull           no room left; the sweep is paused and resumes
+    │   ├── StoreUnreachable    the server of a bucket does not answer; tried again until it does
     │   ├── CorruptStore        bytes on disk are not what was written
     │   └── AlreadyExists       somebody else made that file first
     ├── UntrustedCode           code in the store was not written by this user
     ├── RunError                look at the cluster
     │   ├── HostError           the host could not start or went away
     │   ├── ClusterError        the batch system refused the jobs, or they end before their workers come up
+    │   │   └── CloudError      Google's refusal, in its own words
     │   └── SweepStopped        the sweep ended before all points were computed
     ├── PointFailed             a point raised; `replay` shows it
     └── ViewError               ask for something else
@@ -105,6 +107,10 @@ class StoreFull(StoreError):
     """The disk has no room; what was acknowledged is safe."""
 
 
+class StoreUnreachable(StoreError):
+    """The server of a bucket does not answer; what was acknowledged is safe."""
+
+
 class CorruptStore(StoreError):
     """Bytes in the store are not what was written."""
 
@@ -127,6 +133,43 @@ class HostError(RunError):
 
 class ClusterError(RunError):
     """The batch system refused the jobs of a cluster, or they end before their workers come up."""
+
+
+class CloudError(ClusterError):
+    """A cloud refused, or cannot be reached.
+
+    Parameters
+    ----------
+    message : str
+        The cloud's words, and what to do.
+    status : int
+        Of the answer (HTTP), 0 where there was none.
+    code : str
+        The cloud's own name for it.
+    quota, exhausted, passing : bool
+        Whether the project has used up what it may have; whether the place has no such machine now; whether the same
+        request may succeed in a moment.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 0,
+        code: str = "",
+        quota: bool = False,
+        exhausted: bool = False,
+        passing: bool = False,
+    ):
+        super().__init__(message, status, code, quota, exhausted, passing)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.quota = quota
+        self.exhausted = exhausted
+        self.passing = passing
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class SweepStopped(RunError):

@@ -125,6 +125,9 @@ class Draft:
         latest = self.latest
         if latest is None or _content(latest) != _content(self.declaration):
             return False
+        if self.todo.any() and _placing(latest) != _placing(self.declaration):
+            # What is left is to be computed elsewhere, or on slots of another kind.
+            return False
         # Whether stale points are held back matters only where there are any.
         return bool(np.array_equal(self.todo, todo(self.known, latest)))
 
@@ -139,7 +142,7 @@ def draft(proposal: Proposal, root: Path) -> Draft:
     GridError
         If the grid cannot be joined with the recorded one.
     """
-    _check(proposal)
+    _check(proposal, root)
     store = Store(root)
     name = checked_name(proposal.experiment.name)
     sweep = store.sweep(name) if name in store else None
@@ -266,10 +269,16 @@ def start(sweep: SweepStore, declaration: Declaration, *, wanted: bool = False) 
     HostError
         If no host could be started.
     """
-    if not wanted:
-        sweep.add_intent("run", by=_who())
     options = Options.from_json(declaration.options)
     root = str(sweep.paths.folder.parent)
+    if options.on not in ("local", "inline"):
+        from mce_notebook.run.station import lives_elsewhere, request
+
+        if lives_elsewhere(options.on):
+            request(sweep, options.on, declaration.number, by=_who())
+            return
+    if not wanted:
+        sweep.add_intent("run", by=_who())
     if options.on == "inline":
         from mce_notebook.run.inline import run_inline
 
@@ -314,7 +323,7 @@ def _version(sweep: SweepStore, declaration: Declaration) -> Version:
         return Version(declaration.version)
 
 
-def _check(proposal: Proposal) -> None:
+def _check(proposal: Proposal, root: Path) -> None:
     """Refuse what no store has to be looked at for."""
     options = proposal.options
     if options.on == "inline":
@@ -323,9 +332,11 @@ def _check(proposal: Proposal) -> None:
         refuse_limits(options)
     elif options.on != "local":
         from mce_notebook.run.client import launch_for
+        from mce_notebook.run.station import refuse
 
         # A profile that is missing, wrong, not trusted or too small for a point is refused before anything is written.
         launch_for(options)
+        refuse(options.on, root)
     outputs = proposal.experiment.outputs or ()
     taken = {*proposal.grid.names, "status"}
     for number, output in enumerate(outputs):
@@ -437,6 +448,12 @@ def _content(declaration: Declaration) -> tuple[Any, ...]:
         declaration.generation,
         declaration.root,
     )
+
+
+def _placing(declaration: Declaration) -> tuple[Any, ...]:
+    """Return what decides which host runs a sweep."""
+    options = Options.from_json(declaration.options)
+    return options.on, options.cores, options.gpus, options.memory, options.timeout
 
 
 def _stale(found: Known, declaration: Declaration) -> np.ndarray:

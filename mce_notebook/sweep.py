@@ -12,6 +12,7 @@ from mce_notebook.launch import Proposal, launch
 from mce_notebook.preview import confirm
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.places import root_path
 from mce_notebook.store.roots import remember_root
 
 __all__ = ["Sweep", "declare_cell", "open", "sweep", "sweeps"]
@@ -43,7 +44,8 @@ def sweep(
     outputs : sequence of str, optional
         Names of what the function returns; else read from its `return`, or from the dict it returns.
     store : path, optional
-        Root of the store; else `experiments` here or above, or MCE_STORE.
+        Root of the store, a folder or the address of a bucket (`"s3://lab/experiments"`); else `experiments` here or
+        above, or MCE_STORE.
     **axes_and_options
         A list, array or range for an axis; a single value for a parameter that stays fixed; and the options of
         `%%sweep` (`on="local"`, `timeout="10m"`, `retries=2`, ...).
@@ -119,7 +121,7 @@ def sweeps(store: str | Path | None = None) -> list[Sweep]:
 
 
 def _root(store: str | Path | None) -> Path:
-    return find_root() if store is None else Path(store).expanduser().absolute()
+    return find_root() if store is None else root_path(store)
 
 
 def _launched(proposal: Proposal, store: str | Path | None) -> Sweep:

@@ -87,13 +87,16 @@ def execute(notebook: Path, folder: Path, *, reduced: bool, timeout: int = 900) 
 
 
 def without_noise(book: NotebookNode) -> NotebookNode:
-    """Take out of an executed notebook what is no result: times, warnings, and views of a store that readers lack."""
+    """Take out of an executed notebook what is no result: times, warnings, paths, views of a store nobody has."""
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
         cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
         for output in cell.outputs:
+            if "text" in output:
+                # Where this clone happens to be.
+                output["text"] = output["text"].replace(f"{ROOT}/", "")
             data = output.get("data", {})
             if data.pop("application/vnd.mce.sweep+json", None) and "image/png" in data:
                 # The HTML holds the same picture once more, and not every reader of notebooks shows it.

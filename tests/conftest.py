@@ -13,8 +13,10 @@ TESTS = Path(__file__).parent
 # fail.
 PROGRAMS = {
     "browser": [("chromium", "chromium-browser", "google-chrome")],
-    "clusters": [("slurmctld",), ("sge_qmaster",)],
+    "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",), ("sshd", "/usr/sbin/sshd")],
 }
+# Folders whose tests share what is slow to start.
+SHARING = {"browser", "clusters", "gce"}
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -22,14 +24,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="run the long tests too")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # In every process of a parallel run: the one that reports collects nothing.
+    config.stash[LEFT_OUT] = {} if os.environ.get("CI") else missing()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # In a parallel run, what shares a browser or a batch system stays together, and so does every file.
+        folder = folder_of(item)
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING else str(item.path)))
     # Deselected, not skipped: a skip in a report must always mean that something is wrong.
     if config.getoption("--nightly"):
         for item in items:
             if limit := item.get_closest_marker("timeout"):
                 # Ten times the kills take ten times as long; the nearest mark holds.
                 item.add_marker(pytest.mark.timeout(10 * limit.args[0]), append=False)
-    config.stash[LEFT_OUT] = {} if os.environ.get("CI") else missing()
     without = [item for item in items if folder_of(item) in config.stash[LEFT_OUT]]
     deselect(config, items, without)
     if config.getoption("--nightly") or config.getoption("markexpr"):

@@ -12,6 +12,7 @@ from mce_notebook.handle import RUNNING
 from mce_notebook.preview import estimate
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.places import root_path
 from mce_notebook.sweep import open as open_sweep
 from mce_notebook.sweep import sweeps
 
@@ -30,7 +31,7 @@ def dry_run(
         As for `mce_notebook.sweep.declare_cell`.
     """
     proposal = read_cell(name, cell, namespace, options, **words)
-    root = find_root() if store is None else Path(store).expanduser().absolute()
+    root = find_root() if store is None else root_path(store)
     return estimate(proposal, root).text()
 
 

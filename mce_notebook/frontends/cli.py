@@ -19,7 +19,7 @@ REFRESH, RARELY = 0.5, 30.0
 _STORE = click.option(
     "--store",
     metavar="FOLDER",
-    help="Folder of the store; default: `experiments` here or above, or MCE_STORE.",
+    help="Folder of the store, or a bucket (s3://lab/experiments); default: `experiments` here or above, or MCE_STORE.",
 )
 _NAME = click.argument("name")
 
@@ -237,6 +237,26 @@ for _word, _meaning in (
     _verb(_word, _meaning)
 
 
+@main.command("host", short_help="run what others want of this machine through a bucket")
+@click.argument("profile")
+@click.option("--store", metavar="ADDRESS", required=True, help="Bucket of the store, as s3://my-bucket/experiments.")
+@click.option("--idle", metavar="TIME", help="End after so long without work; default: idle_timeout of the profile.")
+@click.option("--trust", is_flag=True, help="Run code of everybody who can write to the bucket, not only your own.")
+def host(profile: str, store: str, idle: str | None, trust: bool) -> None:
+    """Drive sweeps on this machine that were asked for elsewhere, with a bucket in common and nothing else.
+
+    The profile says host = "vm" there and here. Requests, orders, code and outcomes are in the bucket, so that whoever
+    asked can close the laptop. Ends when there is nothing to do for a while, or on SIGTERM; what is left over then is
+    done by the next one.
+    """
+    from mce_notebook.declare.options import Options
+    from mce_notebook.run.station import Station
+
+    with _clean():
+        seconds = None if idle is None else Options.parse(timeout=idle).timeout
+        Station(profile, store, idle=seconds, trust=trust, say=click.echo).run()
+
+
 @main.group("clusters", short_help="clusters: start, stop, look after")
 def clusters() -> None:
     """Start, stop and look after clusters: those of this machine and those of clusters.toml.
@@ -258,6 +278,8 @@ def _cluster_verb(verb: str, help_text: str, arguments: tuple[str, ...]) -> None
             click.echo(act(verb, name, workers, sure=yes, say=click.echo))
 
     made = clusters.command(verb, help=help_text, short_help=MEANINGS[verb])(command)
+    if "[name]" in arguments:
+        made.params.append(click.Argument(["name"], required=False, default=""))
     if "name" in arguments:
         made.params.append(click.Argument(["name"]))
     if "workers" in arguments:
@@ -265,15 +287,18 @@ def _cluster_verb(verb: str, help_text: str, arguments: tuple[str, ...]) -> None
     if "[workers]" in arguments:
         made.params.append(click.Argument(["workers"], type=int, metavar="[SLOTS]", required=False))
     if "yes" in arguments:
-        made.params.append(click.Option(["--yes"], is_flag=True, help="Also with sweeps running; they resume later."))
+        made.params.append(click.Option(["--yes"], is_flag=True, help=YES[verb]))
 
 
+YES = {"stop": "Also with sweeps running; they resume later.", "reap": "Delete what was found."}
 for _word, _meaning, _arguments in (
     ("list", "List the clusters that run, and the profiles there are.", ()),
     ("start", "Start a cluster and wait until a task has run on it.", ("name", "[workers]")),
     ("stop", "End a cluster and cancel its jobs; what is done is kept.", ("name", "yes")),
     ("nodes", "List the jobs of a cluster: state, why they wait, slots.", ("name",)),
     ("resize", "Keep so many slots, no fewer and no more; 0 gives them back once they are idle.", ("name", "workers")),
+    ("attach", "Take over a cluster: that of another notebook, or what a dead host left.", ("name",)),
+    ("reap", "List what hosts that are gone left behind, of one cluster or all; --yes deletes it.", ("[name]", "yes")),
     ("log", "Show what the host of a cluster and its jobs said last.", ("name",)),
     ("check", "Show what a profile would submit, and whether it would be taken.", ("name",)),
     ("init", "Write a first clusters.toml from what the batch system here has.", ()),

@@ -1,6 +1,8 @@
 """What can be said to clusters, the same for `%cluster` and `mce clusters`."""
 
+import contextlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import ClusterError, HostError, OptionError
 from mce_notebook.frontends.messages import table_text
 from mce_notebook.run.client import HostHandle, ensure_host, hosts, stop_host
+from mce_notebook.run.remote.place import Place
 
 VERBS = {
     "list": "clusters that run, and the profiles there are",
@@ -17,11 +20,20 @@ VERBS = {
     "stop": "end one; sweeps on it resume on the next",
     "nodes": "its jobs: state, reason of waiting, slots",
     "resize": "keep so many slots; 0 gives them back once they are idle",
+    "attach": "take one over: that of another notebook, or what a dead host left",
+    "reap": "what hosts that are gone left behind; --yes deletes it",
     "log": "what its host and its jobs said last",
     "check": "what a profile would submit, and whether it would be taken",
     "init": "write a first clusters.toml from what the batch system has",
 }
+# Verbs that need no name of a cluster.
+NAMELESS = ("list", "init", "reap")
 START_SECONDS = 3600.0
+# What a cluster has many of, and what is said when it has none.
+UNITS = {"address": "machine", "gce": "VM"}
+NOTHING = {"address": "It has no workers.", "gce": "It has no workers' VMs now; they come with work."}
+# A host says what it does a little more often than this.
+HEARTBEAT_SECONDS = 1.5
 Say = Callable[[str], None]
 
 
@@ -33,11 +45,11 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     verb : str
         One of VERBS.
     name : str
-        Profile; empty for `list` and `init`.
+        Profile; empty for `list` and `init`, and for `reap` of all of them.
     count : int, optional
         Slots, for `start` and `resize`.
     sure : bool
-        Whether `--yes` was said; a cluster with running sweeps is not stopped without it.
+        Whether `--yes` was said; without it a cluster with running sweeps is not stopped, and nothing reaped.
     say : callable
         Gets lines while something takes long.
 
@@ -50,19 +62,16 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     """
     if verb not in VERBS:
         raise OptionError(f"There is no verb {verb!r} for clusters; there are {', '.join(VERBS)}.")
+    if not name and verb not in NAMELESS:
+        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
     if verb == "list":
         return _list()
-    if verb == "init":
-        from mce_notebook.run.clusters.checking import init
+    if verb in ("init", "check"):
+        return _looked(verb, name)
+    if verb in ("attach", "reap"):
+        from mce_notebook.frontends import cluster_care
 
-        return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
-    if not name:
-        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
-    if verb == "check":
-        from mce_notebook.run.clusters.checking import check
-        from mce_notebook.run.clusters.finding import find
-
-        return check(find(name))
+        return cluster_care.reap(name, sure=sure) if verb == "reap" else cluster_care.attach(name, running(name))
     if verb == "start":
         return _start(name, count, say)
     found = _running(name)
@@ -71,6 +80,20 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     if verb == "resize":
         return _resize(name, found, count)
     return "\n".join(_nodes(host) if verb == "nodes" else _log(host) for host in found)
+
+
+def _looked(verb: str, name: str) -> str:
+    from mce_notebook.run.clusters.checking import check, init
+    from mce_notebook.run.clusters.finding import find
+
+    if verb == "check":
+        profile = find(name)
+        if Place.of(profile) is None:
+            return check(profile)
+        from mce_notebook.run.remote.looking import check_there
+
+        return check_there(profile)
+    return f"{init(Path.cwd())}\nwritten to {Path.cwd() / 'clusters.toml'}, and trusted"
 
 
 def running(name: str) -> list[HostHandle]:
@@ -88,7 +111,7 @@ def _running(name: str) -> list[HostHandle]:
 def _list() -> str:
     from mce_notebook.run.clusters.finding import available, trusted
 
-    rows = [("cluster", "state", "slots", "sweeps", "jobs")]
+    rows = [("cluster", "state", "slots", "sweeps", "jobs", "ready after", "cost")]
     alive = set()
     for host in hosts():
         state, launch = host.state(), host.folder.launch()
@@ -97,14 +120,27 @@ def _list() -> str:
         jobs = len(_rows(host)) if launch is not None and launch.job else ""
         rows.append(
             (name, str(state.get("state", "starting")), str(state.get("workers", 0)),
-             str(len(state.get("sweeps") or ())), str(jobs))
+             str(len(state.get("sweeps") or ())), str(jobs), _after(state), _cost(state))
         )  # fmt: skip
     for name, path in available().items():
         if name not in alive:
-            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", ""))
+            rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", "", "", ""))
     if len(rows) == 1:
         return "No cluster runs; local needs no profile, and `mce clusters init` writes the first one for others."
     return table_text(rows)
+
+
+def _after(state: dict[str, Any]) -> str:
+    """Say how long it took from the start of the host until a task had run."""
+    found = state.get("ready_after")
+    return "" if found is None else f"{found:.1f} s"
+
+
+def _cost(state: dict[str, Any]) -> str:
+    if state.get("cost") is None:
+        return ""
+    hourly = state.get("cost_per_hour")
+    return f"{state['cost']:.2f} {state.get('currency', '')}" + (f", {hourly:.2f} an hour now" if hourly else "")
 
 
 def _start(name: str, count: int | None, say: Say) -> str:
@@ -113,6 +149,8 @@ def _start(name: str, count: int | None, say: Say) -> str:
     launch = host.folder.launch()
     if launch is not None and launch.job:
         _ask(host, {"verb": "resize", "least": max(1, count or 1), "most": None})
+    elif launch is not None and launch.place and count is None:
+        _ask(host, {"verb": "start"})
     elif count is not None:
         raise OptionError("A local cluster has as many slots as its machine; leave out the number.")
     while not host.ready():
@@ -125,7 +163,9 @@ def _start(name: str, count: int | None, say: Say) -> str:
             say(message)
         if state.get("refused"):
             if launch is not None and launch.job:
-                _ask(host, {"verb": "resize", "least": 0, "most": None})
+                # One that could not even start keeps nothing.
+                with contextlib.suppress(HostError):
+                    _ask(host, {"verb": "resize", "least": 0, "most": None})
             raise ClusterError(message)
         if time.monotonic() - began > START_SECONDS:
             raise ClusterError(
@@ -138,29 +178,46 @@ def _start(name: str, count: int | None, say: Say) -> str:
 
 
 def _stop(name: str, found: list[HostHandle], sure: bool) -> str:
-    sweeps = [str(sweep.get("name")) for host in found for sweep in host.state().get("sweeps") or ()]
+    end = time.monotonic() + HEARTBEAT_SECONDS
+    while (sweeps := _sweeps(found)) and not sure and time.monotonic() < end:
+        # One that has just ended is still told of until the next heartbeat.
+        time.sleep(0.1)
     if sweeps and not sure:
         raise OptionError(
             f"{name} runs {', '.join(sweeps)}; add --yes to stop it. What is done is kept, and resume goes on."
         )
+    kinds = {_kind(host) for host in found}
     for host in found:
         # Jobs take longer to cancel than workers of this machine to end.
-        stop_host(host, timeout=120.0 if _batch(host) else 30.0)
-    return (
-        f"{name} is stopped, and its jobs are cancelled."
-        if any(_batch(host) for host in found)
-        else f"{name} is stopped."
-    )
+        stop_host(host, timeout=30.0 if _kind(host) in ("local", "address") else 120.0)
+    endings = {
+        "local": ".",
+        "address": "; the Dask cluster it used goes on.",
+        "gce": ", and its VMs are deleted.",
+    }
+    return f"{name} is stopped{endings.get(kinds.pop(), ', and its jobs are cancelled.')}"
 
 
-def _batch(host: HostHandle) -> bool:
+def _sweeps(found: list[HostHandle]) -> list[str]:
+    return [str(sweep.get("name")) for host in found for sweep in host.state().get("sweeps") or ()]
+
+
+def _kind(host: HostHandle) -> str:
     launch = host.folder.launch()
-    return launch is not None and bool(launch.job)
+    return str(json.loads(launch.job)["kind"]) if launch is not None and launch.job else "local"
+
+
+def _place(host: HostHandle) -> Place | None:
+    """Return where a host lives, None for beside us."""
+    launch = host.folder.launch()
+    return Place.from_json(launch.place) if launch is not None and launch.place else None
 
 
 def _resize(name: str, found: list[HostHandle], count: int | None) -> str:
     if count is None or count < 0:
         raise OptionError(f"Say how many slots: resize {name} 8.")
+    if not count and any(_kind(host) == "address" for host in found):
+        raise OptionError(f"The workers of {name} are not ours to give back; say how many to use: resize {name} 8.")
     for host in found:
         _ask(host, {"verb": "resize", "least": count, "most": count or None})
     return f"{name} goes to {count} slots." if count else f"{name} gives its slots back once they are idle."
@@ -173,7 +230,7 @@ def _ask(host: HostHandle, body: dict[str, Any]) -> None:
         reply = host.reply(host.request(body), 60.0)
         if reply.get("ok"):
             return
-        if "still starting" not in str(reply.get("error")) or time.monotonic() > end:
+        if not re.search("still starting|no connection to .* yet", str(reply.get("error"))) or time.monotonic() > end:
             raise HostError(str(reply.get("error")))
         time.sleep(0.1)
 
@@ -186,17 +243,24 @@ def _rows(host: HostHandle) -> list[dict[str, Any]]:
 
 
 def _nodes(host: HostHandle) -> str:
-    if not _batch(host):
-        return f"{host.state().get('workers', 0)} slots on this machine"
+    if _kind(host) == "local":
+        there = _place(host)
+        return f"{host.state().get('workers', 0)} slots on {'this machine' if there is None else there.name}"
     found = _rows(host)
     if not found:
-        return "It has no jobs now; they come with work."
-    rows = [("job", "state", "slots", "name", "reason")]
+        return _money(host) + NOTHING.get(_kind(host), "It has no jobs now; they come with work.")
+    rows = [(UNITS.get(_kind(host), "job"), "state", "slots", "name", "reason")]
     rows += [
         (str(row["job"]), str(row["state"]), str(len(row["workers"])), str(row["name"]), str(row["reason"]))
         for row in found
     ]
-    return table_text(rows)
+    return _money(host) + table_text(rows)
+
+
+def _money(host: HostHandle) -> str:
+    """Return a line on what a cluster has cost, where its profile has prices."""
+    told = _cost(host.state())
+    return f"cost so far: {told}\n" if told else ""
 
 
 def _log(host: HostHandle) -> str:
@@ -205,7 +269,10 @@ def _log(host: HostHandle) -> str:
 
     parts = [f"== {host.folder.log}", _tail(host.folder.log)]
     launch = host.folder.launch()
-    if launch is not None and launch.job:
+    if (there := _place(host)) is not None:
+        reply = host.reply(host.request({"verb": "log"}), 60.0)
+        parts += [f"on {there.name}:", str(reply.get("state") if reply.get("ok") else reply.get("error"))]
+    elif launch is not None and _kind(host) not in ("local", "address"):
         logs = shared_folder(JobRequest.from_json(launch.job), host.folder.path.name) / "logs"
         newest = sorted(logs.glob("*"), key=lambda path: path.stat().st_mtime)[-6:] if logs.is_dir() else []
         for path in newest:

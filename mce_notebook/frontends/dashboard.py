@@ -14,6 +14,7 @@ from mce_notebook.frontends.explore import LiveProgress
 from mce_notebook.frontends.server_actions import perform
 from mce_notebook.frontends.slices import Slices, source_of
 from mce_notebook.store.layout import find_root
+from mce_notebook.store.places import root_path
 from mce_notebook.store.roots import remembered_roots
 from mce_notebook.sweep import open as open_sweep
 from mce_notebook.view.live import Feed
@@ -59,7 +60,7 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, store: str | Path | None = None):
-        self._stores = [Path(store).expanduser().absolute()] if store is not None else None
+        self._stores = [root_path(store)] if store is not None else None
         self._feed = Feed(self._roots)
         self._rows: dict[str, _Row] = {}
         self._stop = threading.Event()

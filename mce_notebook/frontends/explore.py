@@ -17,6 +17,7 @@ from mce_notebook.frontends.abbreviations import Fixed, Parameter, parameter
 from mce_notebook.frontends.slices import Slices, source_of
 from mce_notebook.preview import estimate
 from mce_notebook.store.layout import checked_name, find_root
+from mce_notebook.store.places import root_path
 from mce_notebook.sweep import sweep
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             self._points.value = f'<span style="color:var(--jp-error-color1, #d32f2f)">{html.escape(str(error))}</span>'
 
     def _tell_estimate(self) -> None:
-        root = find_root() if self._store is None else Path(self._store).expanduser().absolute()
+        root = find_root() if self._store is None else root_path(self._store)
         self._say(estimate(self._proposal(), root).text())
 
     def _start(self) -> None:

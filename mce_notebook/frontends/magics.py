@@ -280,6 +280,8 @@ class SweepMagics(Magics):
         %cluster resize NAME N      keep N slots; 0 gives them back once they are idle
         %cluster nodes NAME         its jobs, and why they wait
         %cluster log NAME           what its host and its jobs said last
+        %cluster attach NAME        take it over: that of another notebook, or what a dead host left
+        %cluster reap [NAME]        what hosts that are gone left behind; --yes deletes it
         %cluster stop NAME [--yes]  end it; --yes also with sweeps running, which resume later
         """
         self._clean(lambda: self._cluster(parse(line, extra=("yes",))))

@@ -75,7 +75,7 @@ def others(mine: Path) -> dict[str, Demand]:
         if folder.path == mine:
             continue
         state, owner = folder.state(), folder.owner()
-        if owner is not None and state.get("pid") == owner.pid and state.get("profile") == "local":
+        if owner is not None and state.get("pid") == owner.pid and state.get("kind") == "local":
             found[folder.path.name] = Demand.of(state)
     return found
 

@@ -18,6 +18,8 @@ from mce_notebook.run.inbox import ENDED, VERBS, Inbox
 from mce_notebook.run.registry import HostFolder, Launch, Process, clean, folders, runtime_root, write_json
 
 START_SECONDS = 30.0
+# What a host elsewhere may take to end, its jobs included (seconds).
+FAR_STOP_SECONDS = 120.0
 # Hosts this process started; polled now and then, so that a dead one does not stay a zombie of ours.
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -87,11 +89,11 @@ class HostHandle:
         end = time.monotonic() + timeout
         while not self.ready():
             if not self.alive():
-                raise HostError(f"The host for {self._what()} stopped while starting.{_last_words(self.folder)}")
+                raise HostError(f"The host for {self._what()} stopped while starting.{last_words(self.folder)}")
             if (state := self.state()).get("state") == "failed" and state.get("pid") == self.process.pid:
                 raise HostError(f"The host for {self._what()} cannot start its cluster: {state.get('message')}")
             if time.monotonic() > end:
-                told = _last_words(self.folder)
+                told = last_words(self.folder)
                 raise HostError(f"The host for {self._what()} was not ready after {timeout:g} s.{told}")
             time.sleep(0.01)
 
@@ -190,7 +192,7 @@ class HostHandle:
 
     def _must_live(self) -> None:
         if not self.alive():
-            raise HostError(f"The host for {self._what()} is gone (pid {self.process.pid}).{_last_words(self.folder)}")
+            raise HostError(f"The host for {self._what()} is gone (pid {self.process.pid}).{last_words(self.folder)}")
 
     def _what(self) -> str:
         launch = self.folder.launch()
@@ -235,17 +237,29 @@ def launch_for(options: HostOptions | None = None) -> Launch:
 def _profiled(options: HostOptions) -> Launch:
     """Return what a host must be for a cluster that has a profile."""
     from mce_notebook.run.clusters.finding import find
-    from mce_notebook.run.clusters.request import resolve
+    from mce_notebook.run.clusters.request import at_address, resolve
+    from mce_notebook.run.remote.place import Place
 
     profile = find(options.on)
     told = os.environ.get("MCE_HOST_IDLE")
     idle = float(told) if told else profile.idle_timeout
+    place = Place.of(profile)
+    money: dict[str, Any] = {name: getattr(profile, name) for name in ("price", "max_cost", "currency")}
+    same: dict[str, Any] = {
+        "profile": profile.name,
+        "cores": options.cores,
+        "gpus": options.gpus,
+        "idle": idle,
+        **money,
+    }
+    if place is not None:
+        same["place"] = place.to_json()
     if profile.kind == "local":
-        return Launch(cores=options.cores, gpus=options.gpus, idle=idle, workers=profile.max_workers)
-    job = resolve(
-        profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout
-    ).to_json()
-    return Launch(profile=profile.name, cores=options.cores, gpus=options.gpus, idle=idle, job=job)
+        return Launch(kind="local", workers=profile.max_workers, **same)
+    if profile.kind == "address":
+        return Launch(job=at_address(profile, cores=options.cores, gpus=options.gpus).to_json(), **same)
+    job = resolve(profile, cores=options.cores, gpus=options.gpus, memory=options.memory, timeout=options.timeout)
+    return Launch(job=job.to_json(), **same)
 
 
 def find_host(launch: Launch) -> HostHandle | None:
@@ -281,7 +295,7 @@ def ensure_host(options: HostOptions | None = None, *, launch: Launch | None = N
     clean()
     folder = HostFolder.of(launch)
     write_json(folder.launch_file, launch.__dict__)
-    child = _start(folder, launch)
+    child = begin(folder, launch)
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         owner = folder.owner()
@@ -290,7 +304,7 @@ def ensure_host(options: HostOptions | None = None, *, launch: Launch | None = N
         if child.poll() not in (None, 0):
             break
         time.sleep(0.005)
-    raise HostError(f"No host for {launch.profile!r} could be started.{_last_words(folder)}")
+    raise HostError(f"No host for {launch.profile!r} could be started.{last_words(folder)}")
 
 
 def hosts() -> list[HostHandle]:
@@ -312,8 +326,18 @@ def stop_host(handle: HostHandle, timeout: float = 30.0) -> None:
     """Let a host finish its blocks and end; kill it when it has not within `timeout` seconds.
 
     Nothing is lost either way: what was acknowledged is in the store, and sweeps that were cut resume.
+
+    Raises
+    ------
+    HostError
+        If it lives elsewhere and cannot be reached: it goes on there then.
     """
-    handle.request({"verb": "shutdown"})
+    name = handle.request({"verb": "shutdown"})
+    launch = handle.folder.launch()
+    if launch is not None and launch.place:
+        reply = handle.reply(name, max(timeout, FAR_STOP_SECONDS))
+        if not reply.get("ok"):
+            raise HostError(str(reply.get("error")))
     end = time.monotonic() + timeout
     while handle.alive():
         if time.monotonic() > end:
@@ -323,9 +347,11 @@ def stop_host(handle: HostHandle, timeout: float = 30.0) -> None:
     handle.close()
 
 
-def _start(folder: HostFolder, launch: Launch) -> subprocess.Popen[bytes]:
+def begin(folder: HostFolder, launch: Launch) -> subprocess.Popen[bytes]:
+    """Start the process of a host, in a session of its own: it survives whoever starts it."""
+    module = "mce_notebook.run.remote.relay" if launch.place else "mce_notebook.run.host"
     # -P: the folder of a notebook may hold a random.py, which must shadow nothing in the host.
-    command = [launch.python, "-P", "-m", "mce_notebook.run.host", str(folder.path)]
+    command = [launch.python, "-P", "-m", module, str(folder.path)]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
             command,
@@ -334,13 +360,14 @@ def _start(folder: HostFolder, launch: Launch) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=_environment(),
+            env=environment(),
         )
     _children.append(child)
     return child
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the variables of a process that imports this package from where it is."""
     # -P also drops the folder from which a package that is not installed was imported, so that one is named.
     package = Path(__file__).resolve().parents[2]
     if package.name in ("site-packages", "dist-packages"):
@@ -420,7 +447,8 @@ def _reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
 
 
-def _last_words(folder: HostFolder) -> str:
+def last_words(folder: HostFolder) -> str:
+    """Return the last lines a host wrote, behind a line break; nothing where there are none."""
     try:
         text = folder.log.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -18,6 +18,7 @@ from mce_notebook.errors import SweepError, UntrustedCode
 from mce_notebook.plan import Block
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.store.catalog import Store
+from mce_notebook.store.folder import LocalFolder
 
 # How long a shared file system may take to show what was just written to it (seconds).
 VISIBLE_SECONDS = 3.0
@@ -86,7 +87,7 @@ def _task(task: Task) -> Task:
 
 def _visible(root: Path, task: Task) -> bool:
     try:
-        sweep = Store(root).sweep(task.name)
+        sweep = Store(root, LocalFolder()).sweep(task.name)
         return sweep.id == task.sweep and bundle.trusted(sweep.code_folder(sweep.declaration(task.declaration).code))
     except (SweepError, OSError):
         return False
@@ -108,7 +109,7 @@ def collect(task: Task) -> dict[str, bytes]:
     UntrustedCode
         If the code is not signed by this user: it would be signed at the other end.
     """
-    sweep = Store(Path(task.store)).sweep(task.name)
+    sweep = Store(Path(task.store), LocalFolder()).sweep(task.name)
     folder = sweep.paths.folder
     code = sweep.code_folder(sweep.declaration(task.declaration).code)
     if not bundle.trusted(code):

@@ -37,7 +37,7 @@ WORTH_SECONDS = 5.0
 UNREADABLE = "cannot read the store: "
 
 # The state a sweep is left in when an order is obeyed. `leave` is the host's own: the sweep resumes when asked.
-ENDINGS = {"pause": "paused", "cancel": "cancelled", "stop": "stopped", "leave": "interrupted"}
+ENDINGS = {"pause": "paused", "cancel": "cancelled", "stop": "stopped", "leave": "interrupted", "move": "moved"}
 
 
 class Engine:
@@ -91,13 +91,16 @@ class Engine:
         self._counter = 0
         self._told = ""
         self._remarks: set[str] = set()
+        # What this sweep has cost on this host; None where nobody knows prices.
+        self.cost: float | None = None
+        self.currency = ""
 
     # What the host may ask
 
     @property
-    def busy(self) -> bool:
-        """Whether blocks of this sweep are in the slots now."""
-        return bool(self._flying)
+    def flying(self) -> int:
+        """Blocks of this sweep that are in the slots now."""
+        return len(self._flying)
 
     @property
     def over(self) -> bool:
@@ -123,10 +126,14 @@ class Engine:
         self._looked.set()
         self._stir()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds."""
+    def stop(self, grace: float = GRACE_SECONDS, why: str = "", *, moved: bool = False) -> None:
+        """Send no more blocks; end when those on their way are back, or are killed after `grace` seconds.
+
+        With `moved`, another host waits for that to go on.
+        """
         self._final = True
-        self._obey("leave", grace)
+        self.message = why or self.message
+        self._obey("move" if moved else "leave", grace)
 
     async def run(self) -> str:
         """Work until nothing is left to do or an order says stop; return the state the sweep is left in.
@@ -452,6 +459,8 @@ class Engine:
             "failed": tally.failed,
             "total": tally.total,
             "rate": tally.rate(),
+            "cost": self.cost,
+            "currency": self.currency,
             "message": self.message or (self._pool.remark if self.state in ("starting", "running") else ""),
             "time": time.time(),
         }

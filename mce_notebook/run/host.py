@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import HostError, SweepError
+from mce_notebook.run.account import Account
 from mce_notebook.run.budget import Demand, allowance, machine_cores, others
 from mce_notebook.run.clusters.workers import Workers
 from mce_notebook.run.inbox import ENDED, NEW, Inbox, Request
+from mce_notebook.run.moving import alone
 from mce_notebook.run.pool import LatePool
 from mce_notebook.run.registry import Claim, HostFolder, Launch, write_json
 from mce_notebook.run.shares import Shares
@@ -109,6 +111,9 @@ class Host:
         What the host is for.
     """
 
+    # What to run to be such a process.
+    module = "mce_notebook.run.host"
+
     def __init__(self, folder: HostFolder, launch: Launch, claim: Claim):
         self.folder = folder
         self.launch = launch
@@ -131,6 +136,10 @@ class Host:
         self._busy = time.monotonic()
         self._patience = launch.idle
         self._until = self._busy + _lifetime(launch)
+        self._began = self._busy
+        # Seconds from the start of the host until a task had run.
+        self._ready_after: float | None = None
+        self._account = Account(launch.price, launch.max_cost)
 
     async def run(self) -> None:
         """Serve until told to leave or idle for too long."""
@@ -166,8 +175,7 @@ class Host:
 
     async def _start_workers(self) -> None:
         try:
-            start = await asyncio.to_thread(_starter, self.launch, self.folder)
-            self._workers = await start(self._shares.changed)
+            self._workers = await self._cluster()
         except HostError as error:
             # Stay for a moment: the sweeps that wait for slots are to end with these words.
             log.error("no cluster: %s", error)
@@ -178,10 +186,15 @@ class Host:
         self._pool.inner = self._workers.pool
         self._divide()
         await self._workers.ready()
-        self.state = "ready"
+        self.state, self._ready_after = "ready", time.monotonic() - self._began
         self._beat()
         self._bell.ring()
         self._divide()
+
+    async def _cluster(self) -> Workers:
+        start = await asyncio.to_thread(_starter, self.launch, self.folder)
+        workers: Workers = await start(self._shares.changed)
+        return workers
 
     async def _serve(self) -> None:
         await asyncio.to_thread(_imports)
@@ -197,15 +210,19 @@ class Host:
 
     async def _beats(self) -> None:
         while not self._leaving.is_set():
-            if self._running or self._taken or self._workers is None or any(self.inbox.requests()):
+            self._count()
+            if self._occupied():
                 self._busy = time.monotonic()
             elif time.monotonic() - self._busy > self._patience:
                 log.info("idle for %g s: leaving", self._patience)
                 self.idled = True
                 self._leaving.set()
             if time.monotonic() > self._until:
-                self.message = "the cluster has lived for max_hours of its profile"
-                self._leaving.set()
+                self._leave("the cluster has lived for max_hours of its profile")
+            if self._workers is not None and self._workers.lost:
+                self._leave(self._workers.lost)
+            if self._workers is not None and self._workers.over and not self._running:
+                self._leave(self._workers.over)
             if self.folder.claim() != self.claim:
                 # The folder was removed or taken over while this process was stopped for very long.
                 log.error("the runtime folder belongs to another host now: leaving")
@@ -216,6 +233,38 @@ class Host:
                 self.inbox.forget_replies()
             await asyncio.sleep(BEAT_SECONDS)
 
+    def _occupied(self) -> bool:
+        """Whether somebody wants something of this host."""
+        return bool(self._running or self._taken or self._workers is None or any(self.inbox.requests()))
+
+    def _count(self) -> None:
+        """Take in what the cluster costs; end it when that is as much as it may."""
+        if self._workers is None:
+            return
+        shares = {key: running.engine.flying for key, running in self._running.items()}
+        told = self._workers.told()
+        if told.get("cost") is not None:
+            self._account.told(float(told["cost"]), told.get("cost_per_hour"), shares)
+        else:
+            self._account.look(self._workers.paid(), shares)
+        for key, running in self._running.items():
+            running.engine.cost, running.engine.currency = self._account.of(key), self.launch.currency
+        if self._account.spent:
+            launch = self.launch
+            self._pool.why = (
+                f"The cluster has cost {self._account.total:.2f} {launch.currency}, and max_cost of {launch.profile} "
+                f"is {launch.max_cost:g}. What is done is kept; resume goes on with a new cluster, and as much again."
+            )
+            if not self._running:
+                self._leave(self._pool.why)
+
+    def _leave(self, why: str) -> None:
+        """Go, for a reason that those who wait for the sweeps are told, too."""
+        self.message = why
+        for running in self._running.values():
+            running.engine.stop(why=why)
+        self._leaving.set()
+
     def _demand(self) -> Demand:
         """Return what this host could use: at least a slot where it has a sweep."""
         launch = self.launch
@@ -224,7 +273,7 @@ class Host:
 
     def _divide(self) -> None:
         """Take this host's share of the cores, as the heartbeats of the others leave it."""
-        if self.launch.profile == "local":
+        if self.launch.here:
             # As if it had work for all its slots: so much may it take when work comes before the next beat.
             demand = replace(self._demand(), slots=max(1, self._pool.workers))
             try:
@@ -249,6 +298,11 @@ class Host:
             "kind": json.loads(self.launch.job)["kind"] if self.launch.job else "local",
             "workers": self._pool.workers,
             "demand": self._demand().to_json(),
+            "ready_after": self._ready_after,
+            "cost": self._account.total,
+            "cost_per_hour": self._account.hourly,
+            "currency": self.launch.currency,
+            **(self._workers.told() if self._workers is not None else {}),
             "sweeps": [
                 {
                     "store": running.engine.ledger.root,
@@ -267,6 +321,8 @@ class Host:
 
     async def _obey(self, request: Request) -> None:
         try:
+            if request.verb in ("run", "resume"):
+                await alone(self.folder.path, request.body["store"], request.body["name"])
             # One after the other, in the order in which they were made; what is slow (reading a large sweep) is
             # waited for outside, so that it keeps nobody from cancelling another.
             async with self._turns:
@@ -305,17 +361,21 @@ class Host:
         if running is not None:
             running.again = running.again or request.verb in ("run", "resume")
             if request.verb == "stop":
-                running.engine.stop()
+                running.engine.stop(moved=bool(request.body.get("moved")))
             running.engine.poke()
             return running.engine.state, None
         if request.verb in ("run", "resume"):
             return "starting", self._drive(ledger)
         return "idle", None
 
-    def _drive(self, ledger: "StoreLedger") -> "Engine":
+    def _engine(self, ledger: "StoreLedger") -> "Engine":
         from mce_notebook.run.engine import Engine
 
         engine = Engine(ledger, self._pool, self._shares, lambda: self._bell.ring(ENDED if engine.over else NEW))
+        return engine
+
+    def _drive(self, ledger: "StoreLedger") -> "Engine":
+        engine = self._engine(ledger)
         self._running[ledger.key] = Running(engine, asyncio.create_task(self._follow(ledger, engine)))
         if len(self._running) == 1:
             # The others learn at once that there is work here.
@@ -332,6 +392,8 @@ class Host:
         except Exception:
             log.exception("%s: the engine failed", ledger.name)
         running = self._running.pop(ledger.key)
+        # The store knows it, and adds what the next engine says.
+        self._account.forget(ledger.key)
         # Who is remembered as having had a turn would be kept alive with its whole plan.
         self._shares.leave(engine)
         self._busy = time.monotonic()
@@ -362,13 +424,24 @@ def _ledger(store: str, name: str) -> "StoreLedger":
 
 def _starter(launch: Launch, folder: HostFolder) -> Callable[[Callable[[], None]], Awaitable[Any]]:
     """Return what starts the cluster of `launch`; the import of the scheduler happens here."""
+    if launch.job and json.loads(launch.job)["kind"] == "address":
+        from mce_notebook.run.clusters.address import AddressWorkers
+        from mce_notebook.run.clusters.request import AddressRequest
+
+        existing = AddressRequest.from_json(launch.job)
+        return lambda changed: AddressWorkers.start(existing, folder, changed)
     if launch.job:
-        from mce_notebook.run.clusters.jobqueue import BatchWorkers
         from mce_notebook.run.clusters.request import JobRequest
 
         request = JobRequest.from_json(launch.job)
+        if request.cloud is not None:
+            from mce_notebook.run.clusters.vm_workers import VMWorkers
+
+            return lambda changed: VMWorkers.start(request, folder, changed)
+        from mce_notebook.run.clusters.jobqueue import BatchWorkers
+
         return lambda changed: BatchWorkers.start(request, folder, changed)
-    if launch.profile != "local":
+    if not launch.here:
         raise HostError(f"There is no cluster profile {launch.profile!r} that says what its jobs are.")
     from mce_notebook.run.clusters.local import LocalWorkers
 
@@ -380,7 +453,7 @@ def _lifetime(launch: Launch) -> float:
     return 3600.0 * float(json.loads(launch.job)["max_hours"]) if launch.job else math.inf
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], make: Callable[[HostFolder, Launch, Claim], Host] = Host) -> int:
     """Own the runtime folder and serve; return at once when another process owns it."""
     folder = HostFolder(Path(arguments[0]))
     launch = folder.launch()
@@ -392,11 +465,11 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # Whoever started this host may have any folder as its own, one that is about to be removed included.
     os.chdir(folder.path)
-    host = Host(folder, launch, claim)
+    host = make(folder, launch, claim)
     asyncio.run(host.run())
     if host.idled and any(host.inbox.requests()):
         # Somebody asked while this host was leaving, and believes it alive: it is, from here on.
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "mce_notebook.run.host", arguments[0], "--renew"])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", host.module, arguments[0], "--renew"])
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mce_notebook.run.registry import HostFolder, read_json, write_json
 
-VERBS = ("run", "resume", "pause", "cancel", "stop", "shutdown", "resize")
+VERBS = ("run", "resume", "pause", "cancel", "stop", "shutdown", "resize", "start", "log")
 REPLY_SECONDS = 600.0
 # What a host says to its subscribers: that something is new; that a sweep ended, or has nothing left to compute.
 NEW = b"."

@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from mce_notebook.run.service import opened
 from mce_notebook.run.store_ledger import StoreLedger
 from mce_notebook.run.tally import covered
 from mce_notebook.store.frames import Frame
+from mce_notebook.store.places import root_path
 
 if TYPE_CHECKING:
     from mce_notebook.declare.options import Options
@@ -58,7 +58,7 @@ def run_inline(store: str | os.PathLike[str], name: str, options: "Options") -> 
         After an interrupt.
     """
     refuse_limits(options)
-    run = _Inline(StoreLedger(str(Path(store).absolute()), name))
+    run = _Inline(StoreLedger(str(root_path(store)), name))
     if not run.finished:
         run.compute()
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mce_notebook.run.line import Lines
     from mce_notebook.run.protocol import BlockResult, Task
 
+    BlockRequest = tuple[Task, Block, bool, float | None, float | None, int | None]
+
 
 class WorkerLost(RunError):
     """The worker died with the block; nothing of the block was recorded.
@@ -78,7 +80,7 @@ class LatePool:
     """A pool that is still being started, or cannot be: without slots until `inner` is there."""
 
     inner: Pool | None = None
-    # Why it could not be started.
+    # Why it could not be started, or is to be used no longer.
     why: str = ""
 
     @property
@@ -98,7 +100,7 @@ class LatePool:
     @property
     def refusal(self) -> str:
         """Pass on what `inner` has to say."""
-        return self.inner.refusal if self.inner is not None else self.why
+        return self.why or (self.inner.refusal if self.inner is not None else "")
 
     async def submit(
         self, task: "Task", block: "Block", *, each: bool, budget: float | None, timeout: float | None,
@@ -131,7 +133,7 @@ class DaskPool:
     """
 
     def __init__(self, client: Any, workers: Callable[[], Mapping[str, int]], lines: "Lines | None" = None):
-        self._client = client
+        self.client = client
         self._workers = workers
         self._lines = lines
         self._count = itertools.count()
@@ -179,24 +181,27 @@ class DaskPool:
         free = [name for name in self._workers() if name not in busy]
         return free if busy and free else None
 
-    async def _task(
-        self, request: "tuple[Task, Block, bool, float | None, float | None, int | None]", workers: list[str] | None
-    ) -> "BlockResult":
-        """Compute a block as one Dask task, on one of `workers` if they are still there."""
+    @property
+    def _work(self) -> "Callable[..., BlockResult]":
+        """What the Dask task runs."""
+        from mce_notebook.run.worker import run_block
+
+        return run_block
+
+    async def _task(self, request: "BlockRequest", workers: list[str] | None, *, strict: bool = False) -> "BlockResult":
+        """Compute a block as one Dask task, on one of `workers`; if they are gone on others, unless it is `strict`."""
         block = request[1]
         from distributed import CancelledError, KilledWorker
 
-        from mce_notebook.run.worker import run_block
-
         # The scheduler keeps statistics for each prefix of a key: one prefix for all, so that they stay one
         # entry.
-        future = self._client.submit(
-            run_block,
+        future = self.client.submit(
+            self._work,
             *request,
             key=f"block-{next(self._count)}",
             pure=False,
             workers=workers,
-            allow_other_workers=workers is not None,
+            allow_other_workers=workers is not None and not strict,
         )
         try:
             result: BlockResult = await future
@@ -217,4 +222,4 @@ class DaskPool:
         """Kill the slots that work for the sweep of `task`, on every worker; see `Pool.interrupt`."""
         from mce_notebook.run.worker import interrupt
 
-        await self._client.run(interrupt, task.store, task.name, on_error="ignore")
+        await self.client.run(interrupt, task.store, task.name, on_error="ignore")

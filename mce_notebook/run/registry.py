@@ -91,7 +91,10 @@ class Process:
 class Launch:
     """What a host is for. Two requests with equal `key` share one host.
 
-    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host.
+    `job` is what is asked of a batch system for each of its jobs (`JobRequest.to_json`), empty for a local host; `kind`
+    says so of a profile that is a share of this machine. `price` is that of a core for an hour, in `currency`;
+    `max_cost` what the cluster may cost in all. `place` is where the host lives (`Place.to_json`), empty for beside the
+    notebook.
     """
 
     profile: str = "local"
@@ -102,12 +105,24 @@ class Launch:
     prefix: str = sys.prefix
     idle: float = 900.0
     job: str = ""
+    place: str = ""
+    kind: str = ""
+    price: float | None = None
+    max_cost: float | None = None
+    currency: str = "USD"
+
+    @property
+    def here(self) -> bool:
+        """Whether it is a cluster of this machine."""
+        return not self.job and not self.place and "local" in (self.profile, self.kind)
 
     @property
     def key(self) -> str:
         """Name of the host's folder: all but how long it idles, the machine, and the state of this package."""
         parts = [self.profile, self.python, self.prefix, self.cores, self.gpus, self.workers, machine(), package()]
         parts += [self.job] if self.job else []
+        parts += [self.place] if self.place else []
+        parts += [self.price, self.max_cost, self.currency] if self.price is not None else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -188,6 +203,9 @@ def read_json(path: Path) -> Any:
 class HostFolder:
     """Every path of one host, and who owns it."""
 
+    # A folder with a file of this name is on a file system that several machines share.
+    SHARED = "shared"
+
     def __init__(self, path: Path):
         self.path = path
         self.inbox = path / "inbox"
@@ -196,7 +214,6 @@ class HostFolder:
         self.state_file = path / "state.json"
         self.launch_file = path / "launch.json"
         self.log = path / "host.log"
-        self.scratch = path / "scratch"
 
     @classmethod
     def of(cls, launch: Launch, root: Path | None = None) -> "HostFolder":
@@ -208,9 +225,10 @@ class HostFolder:
 
     @property
     def socket(self) -> Path:
-        """The doorbell; in a short private folder, named after this one, where its own path is too long."""
+        """The doorbell; in a short private folder, named after this one, where its own path cannot have one."""
         here = self.path / "doorbell"
-        if len(os.fsencode(here)) <= MAX_SOCKET_PATH:
+        # Parallel file systems have no sockets.
+        if len(os.fsencode(here)) <= MAX_SOCKET_PATH and not (self.path / self.SHARED).exists():
             return here
         short = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
         return private_folder(Path("/tmp") / f"mce-{os.getuid()}-{short}") / "doorbell"
@@ -219,6 +237,11 @@ class HostFolder:
     def lines(self) -> Path:
         """The socket to which workers on this machine connect, beside the doorbell."""
         return self.socket.with_name("lines")
+
+    @property
+    def scratch(self) -> Path:
+        """Where workers of this machine keep files: beside the socket, which is never on a shared file system."""
+        return self.socket.with_name("scratch")
 
     def claim(self) -> Claim | None:
         """Return the claim that holds, None if there never was one."""

@@ -22,6 +22,7 @@ from mce_notebook.run.page import Page, Phase
 from mce_notebook.run.protocol import Entering, Evaluate, Handed, Prefix, Refused, Report, Task
 from mce_notebook.run.setups import Span
 from mce_notebook.store.catalog import Store
+from mce_notebook.store.folder import LocalFolder
 from mce_notebook.store.frames import Frame
 
 _KEPT = 4
@@ -105,7 +106,7 @@ def opened(task: Task, *, alone: bool = False, **options: Any) -> Evaluator:
     StoreError, UntrustedCode
         If there is no such declaration, or its code is not signed by this user.
     """
-    sweep = Store(Path(task.store)).sweep(task.name)
+    sweep = Store(Path(task.store), LocalFolder()).sweep(task.name)
     declaration = sweep.declaration(task.declaration)
     code, objects = sweep.code_folder(declaration.code), sweep.paths.objects
     experiment, values = loaded(code, objects, first=alone)

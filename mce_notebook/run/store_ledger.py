@@ -27,13 +27,15 @@ from mce_notebook.store.catalog import Store, SweepStore, pid_space
 from mce_notebook.store.compact import compact
 from mce_notebook.store.coverage import known, todo
 from mce_notebook.store.frames import Failure, Outcomes, encode
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import claim_epoch, open_journal
 from mce_notebook.store.litter import tidy
 
 if TYPE_CHECKING:
     from mce_notebook.plan import Block
+    from mce_notebook.store.bucket_journal import BucketJournal
     from mce_notebook.store.declaration import Declaration
     from mce_notebook.store.frames import Frame
+    from mce_notebook.store.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,13 @@ class StoreLedger:
         self._sweep = Store(root).sweep(name)
         self.name = self._sweep.name
         self._claiming = threading.Lock()
-        self._journal: Journal | None = None
+        self._journal: Journal | BucketJournal | None = None
         self._epoch = 0
+        self._beating = threading.Lock()
+        # Of the last heartbeat.
+        self._counter = 0
+        # What earlier hosts cost; None before anybody looked.
+        self._paid: float | None = None
         # Frozen, hence read once.
         self._declarations: dict[int, Declaration] = {}
 
@@ -160,7 +167,7 @@ class StoreLedger:
                 "time": time.time(),
             },
         )
-        self._journal = Journal(self._sweep.paths, self._epoch)
+        self._journal = open_journal(self._sweep.paths, self._epoch)
         if self._epoch > 1:
             # Reading what earlier writers left may take a while, and nobody waits for it.
             threading.Thread(target=self._tidy, args=(self._epoch,), name="mce-tidy", daemon=True).start()
@@ -198,13 +205,26 @@ class StoreLedger:
         )
 
     def beat(self, beat: Mapping[str, Any]) -> None:
-        """Replace the heartbeat of the epoch."""
-        if self._journal is not None and not self._replaced():
-            self._sweep.beat(self._epoch, beat)
+        """Replace the heartbeat of the epoch, unless a later one has: by `counter`."""
+        with self._beating:
+            # A look that is cancelled leaves its thread behind; what that writes must not outlast the end.
+            if self._journal is None or int(beat.get("counter", 0)) < self._counter or self._replaced():
+                return
+            self._counter = int(beat.get("counter", 0))
+            self._sweep.beat(self._epoch, {**beat, "cost": self._cost(beat.get("cost"))})
+
+    def _cost(self, here: float | None) -> float | None:
+        """Return what the sweep has cost with all its hosts, None where nobody ever knew prices."""
+        if self._paid is None:
+            # Heartbeats of earlier hosts hold what it had cost until then; one that was killed early has none.
+            told = (self._sweep.heartbeat(one.number).get("cost") for one in reversed(self._sweep.epochs()[:-1]))
+            self._paid = next((float(cost) for cost in told if cost is not None), 0.0)
+        return None if here is None and not self._paid else self._paid + (here or 0.0)
 
     def close(self, state: str, message: str) -> None:
         """Close the epoch and note how it ended."""
-        journal, self._journal = self._journal, None
+        with self._beating:
+            journal, self._journal, self._paid, self._counter = self._journal, None, None, 0
         if journal is not None:
             # Who goes on with this ledger, because the sweep was asked for again meanwhile, writes in a new epoch.
             journal.close()

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from mce_notebook.plan import Block
 from mce_notebook.run import delivery, processes
@@ -17,7 +16,7 @@ from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.supervisor import Supervisor
 from mce_notebook.run.walltime import Walltime
 
-# Where this worker runs in a job of a batch system.
+# Set where this worker runs in a job of a batch system.
 _walltime = Walltime.of_job()
 # A task that finds the slot taken by a block from the line goes back after so long (seconds), perhaps to another.
 WAIT_SECONDS = 1.0
@@ -56,6 +55,16 @@ class _Slots:
             found = list(self._all)
         return sum(supervisor.cancel(store, name) for supervisor in found) > 0
 
+    def rest(self) -> bool:
+        """End the slots that nobody uses, the next block starts one anew; True if none is left."""
+        with self._guard:
+            found, self._free = self._free, []
+            self._all = [supervisor for supervisor in self._all if supervisor not in found]
+            left = bool(self._all)
+        for supervisor in found:
+            supervisor.close()
+        return not left
+
     def close(self) -> None:
         """End all slots."""
         with self._guard:
@@ -87,20 +96,20 @@ def run_block(
     memory : int or None
         Bytes one slot may use.
     """
-    if _walltime is not None:
-        return _in_job(_walltime, task, block, each=each, budget=budget, timeout=timeout, memory=memory)
     with _slots().one(WAIT_SECONDS) as supervisor:
         if supervisor is None:
             return BlockResult([], 0, (block,), reason="the slot is taken")
         return supervisor.run(task, block, each=each, budget=budget, timeout=timeout, memory=memory)
 
 
-def _in_job(walltime: Walltime, task: Task, block: Block, **how: Any) -> BlockResult:
-    """Do the same in a job that ends, on a node that may not see the store."""
+def run_far_block(
+    task: Task, block: Block, each: bool, budget: float | None, timeout: float | None, memory: int | None
+) -> BlockResult:
+    """Do the same on a node that may not see the store, in a job that may end; see `run_block`."""
     from distributed import get_worker
 
     address = str(get_worker().address)
-    bounced = walltime.bounce(block, address)
+    bounced = _walltime.bounce(block, address) if _walltime is not None else None
     if bounced is not None:
         return bounced
     here = delivery.local(task)
@@ -108,8 +117,11 @@ def _in_job(walltime: Walltime, task: Task, block: Block, **how: Any) -> BlockRe
         return delivery.unseen(block, address)
     with _slots().one(None) as supervisor:
         assert supervisor is not None
-        result = supervisor.run(here, block, walltime=walltime, **how)
-    walltime.learn(result)
+        result = supervisor.run(
+            here, block, walltime=_walltime, each=each, budget=budget, timeout=timeout, memory=memory
+        )
+    if _walltime is not None:
+        _walltime.learn(result)
     return result
 
 
@@ -124,8 +136,7 @@ def _from_line(
 
 def interrupt(store: str, name: str) -> bool:
     """Kill what the slots of this worker compute for a sweep; True if there was anything."""
-    roots = [store] if _walltime is None else delivery.mirror_of(store, name)
-    return sum(_slots().interrupt(root, name) for root in roots) > 0
+    return sum(_slots().interrupt(root, name) for root in delivery.mirror_of(store, name)) > 0
 
 
 def warm(cores: int = 1) -> None:
@@ -133,6 +144,12 @@ def warm(cores: int = 1) -> None:
     with _slots().one(WAIT_SECONDS) as supervisor:
         if supervisor is not None:
             supervisor.warm(cores)
+
+
+def rest() -> None:
+    """End the slots of this worker that nobody uses: it is not ours, and their host leaves."""
+    if _slots().rest():
+        processes.close()
 
 
 def answer(path: str, name: str) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import AlreadyExists, CorruptStore, NameConflict, StoreError, UnknownSweep
-from mce_notebook.store.folder import Bytes, Folder, LocalFolder
+from mce_notebook.store.folder import Bytes, Folder
 from mce_notebook.store.layout import FORMAT, Layout, SweepLayout, checked_name
+from mce_notebook.store.places import folder_of, root_path, shown
 from mce_notebook.store.roots import remember_root
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def pid_space() -> str:
         return ""
 
 
-def intent_record(verb: str, by: str, time: str | None = None) -> bytes:
+def intent_record(verb: str, by: str, time: str | None = None, waits: float = 0.0) -> bytes:
     """Return the file of an intent."""
-    return json.dumps({"verb": verb, "by": by, "time": time or now()}).encode()
+    return json.dumps({"verb": verb, "by": by, "time": time or now(), **({"waits": waits} if waits else {})}).encode()
 
 
 def object_digest(data: bytes | bytearray | memoryview) -> str:
@@ -60,6 +61,8 @@ class Intent:
     verb: str
     by: str
     time: str
+    # How long it may take until a host elsewhere obeys (seconds).
+    waits: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,18 @@ class Epoch:
 
 
 class Store:
-    """A folder of sweeps.
+    """A folder of sweeps, or a bucket of them.
 
     Parameters
     ----------
-    root : path
-        The folder `experiments`; made when the first sweep is.
+    root : path or str
+        The folder `experiments`, made when the first sweep is; or the address of a bucket, as `s3://lab/experiments`.
     """
 
     def __init__(self, root: str | os.PathLike[str], folder: Folder | None = None):
-        self.root = Path(root).absolute()
+        self.root = root_path(root)
         self.layout = Layout(self.root)
-        self.folder: Folder = folder or LocalFolder()
+        self.folder: Folder = folder or folder_of(self.root)
 
     def names(self) -> list[str]:
         """Names of the sweeps, sorted."""
@@ -124,7 +127,7 @@ class Store:
         name = checked_name(name)
         found = self._find(name)
         if found == name:
-            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+            raise AlreadyExists(f"There is a sweep {name!r} in {shown(self.root)} already.")
         if found is not None:
             raise NameConflict(f"{name!r} differs from the sweep {found!r} in case only; choose another name.")
         record = {
@@ -148,7 +151,7 @@ class Store:
     def _put_aside(self, name: str) -> None:
         """Archive what a writer left in the folder of a sweep that was deleted while it ran."""
         if self._holds(name):
-            raise AlreadyExists(f"There is a sweep {name!r} in {self.root} already.")
+            raise AlreadyExists(f"There is a sweep {name!r} in {shown(self.root)} already.")
         folder = self.layout.sweep(name).folder
         foreign = sorted(set(self.folder.names(folder)) - _LEFT_BEHIND)
         if foreign:
@@ -177,10 +180,10 @@ class Store:
     def _unknown(self, name: str) -> str:
         names = self.names()
         if not names:
-            return f"There is no sweep {name!r}: {self.root} holds none."
+            return f"There is no sweep {name!r}: {shown(self.root)} holds none."
         close = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it holds {', '.join(names[:8])}."
-        return f"There is no sweep {name!r} in {self.root}; {hint}"
+        return f"There is no sweep {name!r} in {shown(self.root)}; {hint}"
 
 
 class SweepStore:
@@ -188,10 +191,10 @@ class SweepStore:
 
     def __init__(self, paths: SweepLayout, folder: Folder | None = None):
         self.paths = paths
-        self.folder: Folder = folder or LocalFolder()
+        self.folder: Folder = folder or folder_of(paths.folder)
 
     def __repr__(self) -> str:
-        return f"<sweep {self.paths.folder.name} in {self.paths.folder.parent}>"
+        return f"<sweep {self.paths.folder.name} in {shown(self.paths.folder.parent)}>"
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -205,7 +208,7 @@ class SweepStore:
             record: dict[str, Any] = json.loads(self.folder.read(self.paths.sweep_json))
             written = int(record["format"])
         except FileNotFoundError:
-            raise UnknownSweep(f"There is no sweep in {self.paths.folder}.") from None
+            raise UnknownSweep(f"There is no sweep in {shown(self.paths.folder)}.") from None
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{self.paths.sweep_json} cannot be read ({error}).") from error
         if written > FORMAT:
@@ -261,7 +264,7 @@ class SweepStore:
     def _gone(self) -> str:
         name = self.paths.folder.name
         return (
-            f"The folder of the sweep {name!r} is not at {self.paths.folder} any more: it was deleted, moved or "
+            f"The folder of the sweep {name!r} is not at {shown(self.paths.folder)} any more: it was deleted, moved or "
             f"renamed. Run its cell again, or open it by its new name."
         )
 
@@ -303,15 +306,15 @@ class SweepStore:
 
     # Intents
 
-    def add_intent(self, verb: str, by: str) -> Intent:
+    def add_intent(self, verb: str, by: str, waits: float = 0.0) -> Intent:
         """Record that somebody wants the sweep to run, pause or be cancelled; durable on return."""
         if verb not in VERBS:
             raise StoreError(f"{verb!r} is no intent; expected one of {', '.join(VERBS)}.")
         while True:
             number = max(self._numbers(self.paths.intents), default=0) + 1
-            intent = Intent(number, verb, by, now())
+            intent = Intent(number, verb, by, now(), waits)
             try:
-                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time))
+                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time, waits))
             except AlreadyExists:
                 continue
             return intent
@@ -323,7 +326,8 @@ class SweepStore:
             return None
         try:
             record = json.loads(self.folder.read(self.paths.intent(numbers[-1])))
-            return Intent(numbers[-1], str(record["verb"]), str(record["by"]), str(record["time"]))
+            told = (str(record["verb"]), str(record["by"]), str(record["time"]), float(record.get("waits", 0.0)))
+            return Intent(numbers[-1], *told)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{self.paths.intent(numbers[-1])} cannot be read ({error}).") from error
 
@@ -395,11 +399,7 @@ class SweepStore:
     def add_event(self, epoch: int, event: Mapping[str, Any]) -> None:
         """Append what happened to the events of an epoch, for people to read."""
         line = json.dumps({"time": now(), **event}, default=str) + "\n"
-        path = self.paths.events(epoch)
-        path.parent.mkdir(exist_ok=True)
-        # One write of one line in append mode; a torn last line is left out by readers.
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode("utf-8", "backslashreplace"))
+        self.folder.append(self.paths.events(epoch), line.encode("utf-8", "backslashreplace"))
 
     def events(self) -> list[dict[str, Any]]:
         """Events of all writers, oldest first."""
@@ -427,6 +427,7 @@ class SweepStore:
     def artifacts(self, index: int, declaration: "Declaration | None" = None) -> list[Path]:
         """Return the files a point left, sorted; links are left out, because they may lead anywhere."""
         folder = self.artifact_folder(index, declaration)
+        self.folder.fetch(folder)
         return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
     # The whole

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mce_notebook.store.catalog import SweepStore
+from mce_notebook.store.folder import LocalFolder
 from mce_notebook.store.frames import decode
 from mce_notebook.store.messages import pack
 from mce_notebook.store.reader import Found, SegmentReader
@@ -32,6 +33,9 @@ def compact(sweep: SweepStore, least: int = WORTHWHILE) -> int:
         What was compacted before stays.
     """
     done = 0
+    if not isinstance(sweep.folder, LocalFolder):
+        # A bucket has to be read over the network, where the original is needed anyway.
+        return 0
     # Read first, to tell later whether the folder is still this sweep's.
     mine = sweep.id
     for name in sweep.folder.names(sweep.paths.log):

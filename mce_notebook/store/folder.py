@@ -147,6 +147,15 @@ class Folder(Protocol):
     def remove(self, path: Path) -> None:
         """Remove a file or a folder."""
 
+    def append(self, path: Path, data: Bytes) -> None:
+        """Put a line behind a file that only this writer has; made when it is not there."""
+
+    def refresh(self, path: Path, *, strictly: bool = False) -> None:
+        """Have the files below a path show what others wrote, before they are read without asking this folder."""
+
+    def fetch(self, path: Path) -> None:
+        """Have everything below a folder here, what is large and seldom read included."""
+
 
 class LocalFolder:
     """Files on this machine or on a file system mounted here."""
@@ -235,6 +244,18 @@ class LocalFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def append(self, path: Path, data: Bytes) -> None:
+        """One write in append mode; a torn last line is left out by readers."""
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(data)
+
+    def refresh(self, path: Path, *, strictly: bool = False) -> None:
+        """Nothing: files show what others wrote."""
+
+    def fetch(self, path: Path) -> None:
+        """Nothing: the files are here."""
 
     def _write(self, path: Path, data: Bytes, *, durable: bool) -> Path:
         # Two threads of one process may replace the same file, so the name is random, not made of the pid.

@@ -11,15 +11,17 @@ import errno
 import functools
 import json
 import os
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mce_notebook.errors import AlreadyExists, StoreError
 from mce_notebook.store.folder import (
     NO_ROOM,
+    Folder,
     LocalFolder,
     store_error,
     sync_data,
@@ -31,7 +33,11 @@ from mce_notebook.store.folder import (
 )
 from mce_notebook.store.frames import Frame
 from mce_notebook.store.layout import SweepLayout
+from mce_notebook.store.places import folder_of
 from mce_notebook.store.sidecar import Entry, SidecarWriter
+
+if TYPE_CHECKING:
+    from mce_notebook.store.bucket_journal import BucketJournal
 
 ROLL = 64 << 20
 RESERVE = 1 << 20
@@ -39,7 +45,7 @@ RESERVE = 1 << 20
 OPEN_SEGMENTS = 16
 
 
-def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
+def claim_epoch(paths: SweepLayout, host_info: dict[str, Any], folder: Folder | None = None) -> int:
     """Claim the next epoch for a writer: its files are its own from now on.
 
     Parameters
@@ -47,9 +53,13 @@ def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
     paths : SweepLayout
     host_info : dict
         Host name, pid, boot id, start time; kept in the claim.
+    folder : Folder, optional
+        Where the claims are; told from the paths by default.
     """
-    folder = LocalFolder()
-    data = json.dumps(host_info).encode()
+    folder = folder or folder_of(paths.folder)
+    folder.refresh(paths.folder, strictly=True)
+    # Something random tells a claim from any other, that of a sweep that had the name before included.
+    data = json.dumps({**host_info, "writer": secrets.token_hex(8)}).encode()
     while True:
         numbers = [int(name) for name in folder.names(paths.epochs) if name.isdigit()]
         number = max(numbers, default=0) + 1
@@ -58,6 +68,18 @@ def claim_epoch(paths: SweepLayout, host_info: dict[str, Any]) -> int:
         except AlreadyExists:
             continue
         return number
+
+
+def open_journal(paths: SweepLayout, epoch: int, *, roll: int = ROLL) -> "Journal | BucketJournal":
+    """Return what appends to the log of an epoch, to files or to a bucket; as `Journal`."""
+    folder = folder_of(paths.folder)
+    if isinstance(folder, LocalFolder):
+        return Journal(paths, epoch, roll=roll)
+    from mce_notebook.store.bucket_folder import BucketFolder
+    from mce_notebook.store.bucket_journal import BucketJournal
+
+    assert isinstance(folder, BucketFolder)
+    return BucketJournal(paths, epoch, folder, roll=roll)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

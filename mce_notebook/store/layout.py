@@ -24,6 +24,7 @@ from keyword import iskeyword
 from pathlib import Path
 
 from mce_notebook.errors import NameConflict, StoreError
+from mce_notebook.store.places import root_path
 
 FOLDER = "experiments"
 FORMAT = 1
@@ -124,6 +125,10 @@ class SweepLayout:
     def coverage(self, epoch: int) -> Path:
         """Locate the sidecar: the log of an epoch minus its outputs."""
         return self.log_epoch(epoch) / "coverage"
+
+    def elsewhere(self, epoch: int) -> Path:
+        """States that the outcomes of an epoch lie in another store: the sidecar is all there is of them here."""
+        return self.log_epoch(epoch) / "elsewhere"
 
     def reserve(self, epoch: int) -> Path:
         """Room that is given up when the disk is full, so that the state can still be recorded."""
@@ -235,12 +240,12 @@ def checked_name(name: str) -> str:
 def find_root(start: str | os.PathLike[str] | None = None) -> Path:
     """Find the store used from the folder `start` (default: the current one).
 
-    `MCE_STORE` wins; else the nearest `experiments` upward that holds a sweep, not leaving a git checkout or the
-    home folder; else `experiments` in `start`, which need not exist.
+    `MCE_STORE` wins, a folder or the address of a bucket; else the nearest `experiments` upward that holds a sweep,
+    not leaving a git checkout or the home folder; else `experiments` in `start`, which need not exist.
     """
     named = os.environ.get("MCE_STORE")
     if named:
-        return Path(named).expanduser().absolute()
+        return root_path(named)
     here = Path(start if start is not None else Path.cwd()).absolute()
     home = Path.home()
     for folder in (here, *here.parents):

@@ -45,7 +45,7 @@ def _tidy_epoch(sweep: SweepStore, epoch: int) -> int:
     count = _remove(sweep.paths.reserve(epoch)) if sweep.paths.reserve(epoch).exists() else 0
     folder = sweep.paths.big_epoch(epoch)
     payloads = [folder / name for name in sweep.folder.names(folder)]
-    if not payloads or (folder / _TIDY).exists():
+    if not payloads or (folder / _TIDY).exists() or _shared(sweep, epoch):
         return count
     referred = _referred(sweep, epoch)
     if referred is None:
@@ -54,6 +54,12 @@ def _tidy_epoch(sweep: SweepStore, epoch: int) -> int:
     with contextlib.suppress(OSError):
         (folder / _TIDY).touch()
     return count
+
+
+def _shared(sweep: SweepStore, epoch: int) -> bool:
+    """Whether another epoch has payloads in that folder: the copy of a log elsewhere refers to them by its number."""
+    mirrored = (one.host.get("mirrors") for one in sweep.epochs())
+    return any(isinstance(one, dict) and one.get("epoch") == epoch for one in mirrored)
 
 
 def _referred(sweep: SweepStore, epoch: int) -> set[str] | None:

@@ -20,6 +20,7 @@ from mce_notebook.store.folder import LocalFolder
 from mce_notebook.store.frames import Batch, decode
 from mce_notebook.store.layout import SweepLayout
 from mce_notebook.store.messages import Damaged, Incomplete, frame_end, head_end, next_frame, unpack
+from mce_notebook.store.places import folder_of
 
 _EPOCH = re.compile(r"e(\d{6,})")
 _SEGMENT = re.compile(r"(\d{6,})\.arrows")
@@ -219,6 +220,7 @@ class LogReader:
 
     def stream(self) -> Iterator[Batch]:
         """As `poll`, one batch at a time, so that a long log needs no memory for all of it."""
+        folder_of(self.paths.folder).refresh(self.paths.folder)
         for name in self._folder.names(self.paths.log):
             match = _EPOCH.fullmatch(name)
             if match and int(match[1]) not in self._finished:

@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,16 +104,23 @@ def read_sidecar(path: Path) -> list[Entry]:
         data = path.read_bytes()
     except OSError:
         return []
-    found = []
+    return [Entry.from_bytes(payload) for payload in _payloads(data)]
+
+
+def whole(data: bytes) -> int:
+    """Return how many bytes of a sidecar are whole entries."""
+    return sum(_HEADER.size + len(payload) for payload in _payloads(data))
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
     at = 0
     while at + _HEADER.size <= len(data):
         size, crc = _HEADER.unpack_from(data, at)
         payload = data[at + _HEADER.size : at + _HEADER.size + size]
         if not size or len(payload) < size or zlib.crc32(payload) != crc:
             break
-        found.append(Entry.from_bytes(payload))
+        yield payload
         at += _HEADER.size + size
-    return found
 
 
 def covered(entries: Sequence[Entry]) -> dict[int, int]:

@@ -104,6 +104,7 @@ class Follower:
         """
         with self._lock:
             now = time.monotonic()
+            self.sweep.folder.refresh(self.sweep.paths.folder)
             trace = trace_of(self.sweep)
             changed = False
             if trace != self._trace or not (self.ended or now - self._looked < PULSE):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mce_notebook.errors import SweepError, UnknownSweep
+from mce_notebook.errors import StoreError, SweepError, UnknownSweep
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.view.follower import Follower
 from mce_notebook.view.sides import shortened
@@ -143,7 +143,12 @@ class Feed:
 
 def _sweep_folders(root: Path, roots: list[Path]) -> Iterator[Path]:
     """Yield folders of sweeps directly in a store; a link may lead into another store that is shown, nowhere else."""
-    for name in Store(root).names():
+    try:
+        names = Store(root).names()
+    except StoreError:
+        # A bucket that cannot be read, as with credentials that ran out, hides none of the other stores.
+        return
+    for name in names:
         folder = root / name
         if folder.is_symlink() and Path(os.path.realpath(folder)).parent not in roots:
             continue

@@ -120,7 +120,8 @@ def subject(dataset: "xr.Dataset", value: str | None = None) -> Subject | None:
             break
     else:
         return None
-    known = dataset["status"].isin([int(Status.DONE)]).values
+    # Not `isin`, which loads Dask: two threads that do so at the same time get in each other's way.
+    known = dataset["status"].values == int(Status.DONE)
     values = np.where(known & np.isfinite(variable.values), variable.values, np.nan)
     if dims == ("point",):
         return _scattered(dataset, str(name), values)

@@ -96,6 +96,10 @@ class Progress:
         What the host says.
     causes : mapping of str to int
         Failures by cause, the most frequent first.
+    cost : float or None
+        What it has cost so far; None where nobody knows prices.
+    currency : str
+        Of the cost.
     """
 
     name: str
@@ -115,6 +119,8 @@ class Progress:
     elapsed: float = 0.0
     message: str = ""
     causes: Mapping[str, int] = field(default_factory=dict)
+    cost: float | None = None
+    currency: str = "USD"
 
     @classmethod
     def of(
@@ -166,6 +172,8 @@ class Progress:
             elapsed=host.elapsed(now),
             message=f"its folder is not at {sweep.paths.folder} any more" if sweep.gone else host.message,
             causes=grouped(snapshot.causes()),
+            cost=host.cost,
+            currency=host.currency,
         )
 
     @property
@@ -245,6 +253,8 @@ class Progress:
             details.append(f"{self.stale:,} stale")
         if self.workers:
             details.append(f"{self.workers} worker{'' if self.workers == 1 else 's'}")
+        if self.cost is not None:
+            details.append(f"{self.cost:.2f} {self.currency}")
         if self.state == "interrupted":
             details.append("its host is gone; run the cell again or resume to go on")
         if self.message:

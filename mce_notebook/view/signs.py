@@ -34,11 +34,17 @@ class HostSigns:
     def of(cls, sweep: "SweepStore", now: float) -> "HostSigns":
         """Read them from the store."""
         intent = sweep.latest_intent()
-        asked = {} if intent is None else {"verb": intent.verb, "time": _seconds(intent.time)}
+        asked: dict[str, Any] = {}
+        if intent is not None:
+            asked = {"verb": intent.verb, "time": _seconds(intent.time), "by": intent.by, "waits": intent.waits}
         epochs = sweep.epochs()
         if not epochs:
             return cls(asked, {}, {}, False)
         beat = sweep.heartbeat(epochs[-1].number)
+        if not beat and len(epochs) > 1:
+            # A host that has just begun has not added up yet what the others cost.
+            last = sweep.heartbeat(epochs[-2].number)
+            beat = {name: last[name] for name in ("cost", "currency") if name in last}
         return cls(asked, epochs[-1].host, beat, _alive(epochs[-1].host, beat, now))
 
     def state(self, left: int, now: float) -> str:
@@ -55,7 +61,10 @@ class HostSigns:
             return "done"
         if verb in _WANTED:
             return _WANTED[verb]
-        if asked > self._last_seen() and now - asked < PATIENCE:
+        heard = self._last_seen()
+        patience = max(PATIENCE, float(self.intent.get("waits", 0.0)))
+        # The host a sweep leaves has ended its part; the next one is on its way, as after any request.
+        if now - max(asked, heard) < patience and (said == "moved" or asked > heard):
             return "queued"
         return "stopped" if said == "stopped" else "interrupted"
 
@@ -75,7 +84,21 @@ class HostSigns:
     @property
     def message(self) -> str:
         """What the host wants people to know."""
-        return str(self.beat.get("message") or "")
+        told = str(self.beat.get("message") or "")
+        # A host elsewhere that may not run the sweep has no heartbeat to say why.
+        refused = self.intent.get("verb") == "stop" and _seconds(self.intent.get("time")) > self._last_seen()
+        return str(self.intent.get("by")) if refused and not told else told
+
+    @property
+    def cost(self) -> float | None:
+        """What the sweep has cost so far, with all its hosts; None where prices are not known."""
+        told = self.beat.get("cost")
+        return float(told) if isinstance(told, int | float) else None
+
+    @property
+    def currency(self) -> str:
+        """Of the cost."""
+        return str(self.beat.get("currency") or "USD")
 
     @property
     def in_flight(self) -> list[tuple[int, int]]:
@@ -95,9 +118,12 @@ def _alive(claim: Mapping[str, Any], beat: Mapping[str, Any], now: float) -> boo
     if beat.get("state") in _ENDED:
         return False
     claimed = _seconds(claim.get("time"))
-    here = claim.get("host") == socket.gethostname() and claim.get("boot") == boot_id()
-    if here and claim.get("space", pid_space()) == pid_space():
-        return _runs(int(claim.get("pid", 0)), claimed)
+    # Of a host elsewhere a relay tells; while it does, whoever it stands in for counts as alive.
+    relay = beat.get("relay")
+    who = relay if isinstance(relay, dict) else claim
+    here = who.get("host") == socket.gethostname() and who.get("boot") == boot_id()
+    if here and who.get("space", pid_space()) == pid_space():
+        return _runs(int(who.get("pid", 0)), _seconds(who.get("since", who.get("time"))))
     return abs(now - max(_seconds(beat.get("time")), claimed)) < SILENCE
 
 

@@ -44,7 +44,8 @@ def summary(
         "workers": progress.workers,
         # Whole seconds: finer ones would be news at every look.
         "elapsed": int(progress.elapsed) if progress.state == "running" else round(progress.elapsed, 3),
-        "cost": None,
+        # Hundredths: finer ones would be news at every look.
+        "cost": None if progress.cost is None else {"amount": round(progress.cost, 2), "currency": progress.currency},
         "message": shortened(progress.message, LONGEST_MESSAGE),
         "cluster": str(declaration.options.get("on") or "local"),
         "notebook": notebook,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mce_notebook.declare.environment import config_folder
@@ -106,6 +107,57 @@ def _exported(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if line.startswith("SGE_"))
 
 
+class Login:
+    """An sshd on this machine, for somebody whose home is elsewhere, and whose keys are in another home."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.home = folder / "home"
+        self._environment: dict[str, str] = {}
+        self._port = free_port()
+
+    def up(self, **variables: str) -> None:
+        """Start it; sessions get the variables, and those of an earlier start."""
+        self._environment |= variables
+        told = "\n".join(f"{name}={value}" for name, value in self._environment.items())
+        self._call("up", told)
+
+    def down(self) -> None:
+        """Stop it, and cut every connection that there is."""
+        sessions = self.sessions()
+        self._call("down", "")
+        for pid in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def sessions(self) -> list[int]:
+        """The processes of sshd that hold connections."""
+        listening = psutil.Process(int((self.folder / "sshd.pid").read_text()))
+        return [child.pid for child in listening.children(recursive=True) if child.name() == "sshd"]
+
+    def _call(self, verb: str, environment: str) -> None:
+        told = {"SSHD_ROOT": str(self.folder), "SSHD_PORT": str(self._port), "SSHD_ENV": environment}
+        with (self.folder / "out").open("a") as out:
+            subprocess.run(
+                [str(HERE / "sshd.sh"), verb],
+                env={**os.environ, **told},
+                stdout=out,
+                stderr=out,
+                timeout=60,
+                check=True,
+            )
+
+
+@pytest.fixture(scope="session")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+    """What `ssh = "login"` leads to, by the configuration in the home folder of the tests."""
+    made = Login(tmp_path_factory.mktemp("sshd"))
+    made.up(MCE_CONFIG_DIR=str(made.folder / "there" / "config"))
+    with variables({"HOME": str(made.home)}):
+        yield made
+    made.down()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Path]:
     """The folder that host and nodes share."""
@@ -123,7 +175,8 @@ class Profiles:
 
     def set(self, name: str, **values: Any) -> str:
         """Add a profile that workers on this machine can use."""
-        self.tables[name] = {"interface": "lo", "folder": str(self.shared), "idle_timeout": "10m", **values}
+        told = {"interface": "lo", "folder": str(self.shared), "idle_timeout": "10m", **values}
+        self.tables[name] = {key: value for key, value in told.items() if value is not None}
         lines = [
             f"[{table}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in found.items())
             for table, found in self.tables.items()

@@ -110,22 +110,30 @@ def test_start_tells_of_a_refusal_and_leaves_nothing(profiles: Profiles, queue: 
     assert act("stop", "elsewhere") == "elsewhere is stopped, and its jobs are cancelled."
 
 
-def test_a_running_job_is_cancelled_and_a_node_goes_down_and_nothing_is_lost(
+def test_a_job_on_a_drained_node_is_cancelled_another_node_goes_down_and_nothing_is_lost(
     root: Path, warm: str, queue: Queue
 ) -> None:
     handle = mce.sweep(slow, x=range(60), on=warm)
     first = until(lambda: {job for job, state in queue().items() if state == "RUNNING"}, 60)
     until(lambda: handle.progress.done > 4, 60)
     victim = first.pop()
-    run("scancel", victim)
-    until(lambda: len({job for job, state in queue().items() if state == "RUNNING"} - {victim}) == 2, 60)
-    node = run("squeue", "-h", "-j", max(queue(), key=int), "-o", "%N")
-    run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    drained = run("squeue", "-h", "-j", victim, "-o", "%N")
+    run("scontrol", "update", f"nodename={drained}", "state=drain", "reason=test")
+    down = ""
     try:
+        done = handle.progress.done
+        until(lambda: handle.progress.done > done, 60, "a node that is drained goes on with what it has")
+        assert queue()[victim] == "RUNNING"
+        run("scancel", victim)
+        until(lambda: len({job for job, state in queue().items() if state == "RUNNING"} - {victim}) == 2, 60)
+        down = run("squeue", "-h", "-j", max(queue(), key=int), "-o", "%N")
+        assert down != drained, "a new job went to the node that is drained"
+        run("scontrol", "update", f"nodename={down}", "state=down", "reason=test")
         values = handle.result()["slow"].values
     finally:
-        # It may be back by itself: its daemon never went away.
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
+        # They may be back by themselves: their daemons never went away.
+        for node in filter(None, (drained, down)):
+            subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
     assert values.tolist() == [x * x for x in range(60)]
     assert handle.progress.failed == handle.progress.killed == 0
     names = run("squeue", "-h", "-t", "all", "-o", "%j").splitlines()
@@ -172,8 +180,11 @@ def test_a_host_that_was_killed_leaves_nothing_behind_once_the_next_one_comes(
     before = until(lambda: len(waiting(queue)) == 3 and waiting(queue), 60)
     os.kill(host_of(profile).process.pid, signal.SIGKILL)
     until(lambda: handle.progress.state == "interrupted", 30)
-    handle.resume()
+    told = act("reap", profile)
+    assert all(re.search(rf"^job +{job} +PENDING ", told, re.MULTILINE) for job in before), told
+    assert act("attach", profile).startswith("The host of fragile was gone; another one goes on with:")
     until(lambda: len(waiting(queue)) == 3 and not before & waiting(queue), 60, "jobs of the dead host are still there")
+    assert act("reap", profile) == "Nothing was left behind by hosts that are gone."
 
 
 def test_fewer_slots_than_asked_for_are_used_and_told(root: Path, profiles: Profiles, queue: Queue) -> None:

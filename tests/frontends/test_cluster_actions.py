@@ -61,6 +61,7 @@ def test_check_shows_the_script_and_what_is_missing(folder: Path, alone: None) -
     act("init")
     told = act("check", "slurm")
     assert "#SBATCH --no-requeue" in told
+    assert "cost" not in told
     assert "mce_notebook.run.clusters.node" in told
     assert "NO  squeue is not here; the notebook has to run where slurm jobs are submitted" in told
     with (folder / "clusters.toml").open("a") as file:

@@ -74,7 +74,7 @@ def test_only_living_hosts_count(tmp_path: Path) -> None:
         claim = {"number": 1, "process": process.__dict__, "time": 0.0}
         write_json(folder.claims / "000001.json", claim)
         demand = Demand(2, 1, 1).to_json()
-        write_json(folder.state_file, {"pid": process.pid, "profile": "local", "demand": demand})
+        write_json(folder.state_file, {"pid": process.pid, "kind": "local", "demand": demand})
     assert others(root / "mine") == {"live": Demand(2, 1, 1)}
 
 

@@ -12,6 +12,7 @@ from mce_notebook.run.client import launch_for
 from mce_notebook.run.clusters.finding import available, find, trust, trusted
 from mce_notebook.run.clusters.profiles import BATCH, KEYS, KEYS_OF, profile
 from mce_notebook.run.clusters.request import OVERHEAD, JobRequest, resolve
+from mce_notebook.run.registry import Launch
 
 TOML = """
 [slurm]
@@ -104,11 +105,20 @@ def test_a_name_nobody_knows_says_what_there_is(tmp_path: Path, monkeypatch: pyt
         ({"queue": "short\n#SBATCH --x"}, "queue is the name of a queue or partition"),
         ({"environment": {"A B": "c"}}, "environment is a table of variables"),
         ({"kind": "slrm"}, "kind 'slrm' is unknown; it is one of local, slurm, .*, as in kind = \"slurm\""),
-        ({"kind": "gce"}, "clusters of kind gce are not there yet; today there are local and the batch systems"),
-        ({"kind": "ssh"}, "clusters of kind ssh are not there yet"),
-        ({"kind": "address"}, "clusters of kind address are not there yet"),
-        ({"ssh": "me@login"}, "`ssh` is not there yet; today the host runs beside the notebook"),
-        ({"host": "login"}, "`host` is not there yet"),
+        ({"kind": "ssh"}, 'ssh is no kind of cluster but the way to one; write kind = "slurm", or "local"'),
+        ({"ssh": "me@login"}, "say which Python of me@login has mce_notebook, by its whole path: python = "),
+        ({"ssh": "-oProxyCommand=x", "python": "/p"}, "ssh is where to log in, not '-oProxyCommand=x'"),
+        ({"ssh": "me@login", "python": "/p", "host": "here"}, "with ssh the host lives where the batch system is"),
+        ({"host": "login"}, 'host = "login" needs to know where that is; write ssh = "user@login"'),
+        ({"host": "elsewhere"}, "host is one of here, login, job, vm, not 'elsewhere'"),
+        ({"kind": "local", "ssh": "me@desk", "python": "/p", "host": "job"}, "kind local has no jobs"),
+        ({"kind": "local", "python": "/p"}, "`python` and `folder` belong to `ssh`"),
+        ({"kind": "gce"}, "a cluster of kind gce needs `project`, as in project = \"my-project\""),
+        ({"kind": "address"}, 'an existing Dask scheduler has an address; write address = "tls://'),
+        ({"kind": "address", "address": "here:1"}, 'is the address of a scheduler, not .here:1.; write'),
+        ({"kind": "address", "address": "tls://a:1"}, "tls wants certificates; write tls_ca and tls_certificate and"),
+        ({"kind": "address", "address": "tcp://a:1", "tls_ca": "x"}, 'tcp knows no .*; write address = "tls://a:1"'),
+        ({"kind": "address", "queue": "x"}, "there is no key `queue`; there are address, currency, idle_timeout,"),
         ({"min_workers": 9, "max_workers": 3}, "min_workers = 9 is above max_workers = 3"),
         ({"processes": 9, "cores": 3}, "9 processes do not fit 3 cores"),
         ({"walltime": "2h", "max_walltime": "1h"}, "walltime is above max_walltime"),
@@ -206,4 +216,18 @@ def test_a_local_profile_is_a_local_host_with_so_many_slots(folder: Path) -> Non
     (folder / "clusters.toml").write_text('[small]\nkind = "local"\nmax_workers = 1\n')
     trust(folder / "clusters.toml")
     found = launch_for(Options(on="small"))
-    assert (found.profile, found.workers, found.job) == ("local", 1, "")
+    assert (found.profile, found.workers, found.job, found.here) == ("small", 1, "", True)
+    assert Launch().here
+    assert not Launch(profile="small").here
+
+
+def test_what_is_paid_for_a_core_is_part_of_what_a_host_is_for(folder: Path) -> None:
+    (folder / "clusters.toml").write_text('[slurm]\nprice = 0.05\nmax_cost = 20\ncurrency = "EUR"\n')
+    trust(folder / "clusters.toml")
+    found = launch_for(Options(on="slurm"))
+    assert (found.price, found.max_cost, found.currency) == (0.05, 20, "EUR")
+    (folder / "clusters.toml").write_text("[slurm]\n")
+    trust(folder / "clusters.toml")
+    assert launch_for(Options(on="slurm")).key != found.key
+    with pytest.raises(ProfileError, match="max_cost needs to know what a core costs for an hour"):
+        made(max_cost=3)

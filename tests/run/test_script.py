@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def test_the_script_is_the_one_that_was_agreed_on(kind: str, tmp_path: Path) -> 
     if os.environ.get("MCE_WRITE_SCRIPTS"):
         golden.write_text(found)
     assert found == golden.read_text()
+
+
+def test_making_one_leaves_the_interrupt_of_a_kernel_alone() -> None:
+    # In a process of its own, where nobody has imported dask-jobqueue yet.
+    code = (
+        "import signal; from pathlib import Path\n"
+        "from mce_notebook.run.clusters import profiles, request, script\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "asked = request.resolve(profiles.profile('slurm', {}, Path('clusters.toml')))\n"
+        "script.make_job(asked, 'mce-1', script.Site('tls://a:1', Path('.')))\n"
+        "assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("kind", BATCH)

@@ -3,8 +3,9 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,34 @@ def test_outcomes_heartbeat_event_and_a_closed_epoch_are_left(sweep: SweepStore)
     assert (beat["state"], beat["done"], beat["total"], beat["in_flight"]) == ("done", 500, 500, [])
     assert sweep.events()[-1]["event"] == "done"
     assert sweep.paths.epoch_closed(1).exists()
+
+
+def test_a_heartbeat_that_was_slow_does_not_outlast_the_last_one(
+    sweep: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(sweep, grid(x=[1.0]))
+    ledger = StoreLedger(str(sweep.paths.folder.parent), sweep.name)
+    ledger.assignment([])
+    ledger.claim()
+    held, write = threading.Event(), SweepStore.beat
+
+    def slowly(self: SweepStore, epoch: int, record: Mapping[str, Any]) -> None:
+        if record["counter"] == 1:
+            held.wait(20)
+        write(self, epoch, record)
+
+    monkeypatch.setattr(SweepStore, "beat", slowly)
+    beats = [{"counter": 1, "state": "running"}, {"counter": 2, "state": "stopped"}]
+    threads = [threading.Thread(target=ledger.beat, args=(beat,)) for beat in beats]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    held.set()
+    for thread in threads:
+        thread.join()
+    ledger.beat(beats[0])
+    assert sweep.heartbeat(sweep.epochs()[-1].number)["state"] == "stopped"
+    ledger.close("stopped", "")
 
 
 def test_slots_are_told_the_epoch_to_write_large_payloads_into(sweep: SweepStore) -> None:

@@ -1,4 +1,5 @@
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mce_notebook.declare.grid import grid
+from mce_notebook.store import bucket_journal, mirror
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Frame, Outcomes, encode
@@ -29,9 +31,22 @@ def tmp_path() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `anywhere` on a store in a folder and on one in a bucket."""
+    if metafunc.definition.get_closest_marker("anywhere") and "store" in metafunc.fixturenames:
+        metafunc.parametrize("store", ["folder", "bucket"], indirect=True)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "experiments")
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if getattr(request, "param", "folder") == "folder":
+        return Store(tmp_path / "experiments")
+    monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "cache"))
+    # Every look and every commit reaches the bucket, as the tests of folders expect of files.
+    monkeypatch.setattr(mirror, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(mirror, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(bucket_journal, "COMMIT_SECONDS", 0.0)
+    return Store(f"memory://{secrets.token_hex(8)}/experiments")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def labels(design: Grid) -> list[tuple[object, ...]]:
 # Sweeps of a store
 
 
+@pytest.mark.anywhere
 def test_a_store_without_sweeps(store: Store) -> None:
     assert store.names() == []
     assert "recovery" not in store
@@ -29,6 +30,7 @@ def test_a_store_without_sweeps(store: Store) -> None:
     assert not store.root.exists()
 
 
+@pytest.mark.anywhere
 def test_a_sweep_is_made_and_found(store: Store) -> None:
     made = store.create("Recovery", 2**127 + 1)
     assert store.names() == ["Recovery"]
@@ -38,6 +40,7 @@ def test_a_sweep_is_made_and_found(store: Store) -> None:
     assert Store(store.root).sweep("RECOVERY").id == made.id
 
 
+@pytest.mark.anywhere
 def test_names_are_unique_whatever_their_case(store: Store) -> None:
     store.create("Recovery", 1)
     with pytest.raises(AlreadyExists):
@@ -47,6 +50,7 @@ def test_names_are_unique_whatever_their_case(store: Store) -> None:
     assert store.names() == ["Recovery"]
 
 
+@pytest.mark.anywhere
 def test_a_misspelled_name_is_corrected(store: Store) -> None:
     store.create("recovery", 1)
     with pytest.raises(UnknownSweep, match="did you mean 'recovery'"):
@@ -75,6 +79,7 @@ def test_a_misspelled_name_is_corrected(store: Store) -> None:
         "a" * 300,
     ],
 )
+@pytest.mark.anywhere
 def test_hostile_names_are_refused(store: Store, name: str) -> None:
     with pytest.raises(NameConflict):
         store.create(name, 1)
@@ -84,6 +89,7 @@ def test_hostile_names_are_refused(store: Store, name: str) -> None:
     assert not store.root.exists()
 
 
+@pytest.mark.anywhere
 def test_names_may_be_any_identifier(store: Store) -> None:
     for name in ("größe", "数据", "_private", "a" * 200):
         assert store.create(name, 1).name == name
@@ -91,6 +97,7 @@ def test_names_may_be_any_identifier(store: Store) -> None:
     assert store.create("\ufb01t", 1).name == "fit"
 
 
+@pytest.mark.anywhere
 def test_two_creators_at_once(store: Store) -> None:
     won: list[SweepStore] = []
     lost: list[Exception] = []
@@ -151,6 +158,7 @@ def test_a_folder_that_is_no_sweep_is_not_touched(store: Store) -> None:
     assert (store.root / "recovery" / "paper.tex").read_text() == "mine"
 
 
+@pytest.mark.anywhere
 def test_removing_leaves_nothing(store: Store) -> None:
     sweep = store.create("recovery", 1)
     sweep.write_object(b"x")
@@ -167,6 +175,7 @@ def declaration(**given: object) -> Declaration:
     return Declaration.of(grid(n=[1, 2], rho=np.linspace(0, 1, 3)), outputs=("a",), version="v1", **given)
 
 
+@pytest.mark.anywhere
 def test_a_declaration_comes_back(sweep: SweepStore) -> None:
     given = declaration(
         dims={"a": ("t", "k")},
@@ -207,6 +216,7 @@ def test_a_declaration_comes_back(sweep: SweepStore) -> None:
     assert latest.number == 2
 
 
+@pytest.mark.anywhere
 def test_long_axes_are_kept_beside_it_and_shared(sweep: SweepStore) -> None:
     rng = np.random.default_rng(0)
     design = grid(x=rng.normal(size=1200), s=[f"w{at}" for at in range(1001)]) + zipped(x=[1.0, 2.0], s=["a", "b"])
@@ -225,6 +235,7 @@ def test_long_axes_are_kept_beside_it_and_shared(sweep: SweepStore) -> None:
         sweep.declaration(numbers[1])
 
 
+@pytest.mark.anywhere
 def test_concurrent_declarers_get_different_numbers(sweep: SweepStore) -> None:
     numbers: list[int] = []
     threads = [
@@ -239,6 +250,7 @@ def test_concurrent_declarers_get_different_numbers(sweep: SweepStore) -> None:
     assert [one.number for one in sweep.declarations()] == list(range(1, 27))
 
 
+@pytest.mark.anywhere
 def test_declarations_that_are_not_there_or_broken(sweep: SweepStore) -> None:
     with pytest.raises(UnknownSweep, match="no declaration 9"):
         sweep.declaration(9)
@@ -248,6 +260,7 @@ def test_declarations_that_are_not_there_or_broken(sweep: SweepStore) -> None:
             sweep.declaration(9)
 
 
+@pytest.mark.anywhere
 def test_fields_of_later_versions_are_passed_over(sweep: SweepStore) -> None:
     record = json.loads(sweep.paths.declaration(1).read_text())
     sweep.paths.declaration(2).write_text(json.dumps(record | {"invented": 1}))
@@ -257,6 +270,7 @@ def test_fields_of_later_versions_are_passed_over(sweep: SweepStore) -> None:
 # Intents, objects, code, writers
 
 
+@pytest.mark.anywhere
 def test_the_latest_intent_holds(sweep: SweepStore) -> None:
     assert sweep.latest_intent() is None
     sweep.add_intent("run", "notebook")
@@ -268,6 +282,7 @@ def test_the_latest_intent_holds(sweep: SweepStore) -> None:
         sweep.add_intent("explode", "cli")
 
 
+@pytest.mark.anywhere
 def test_objects_are_kept_once(sweep: SweepStore) -> None:
     data = os.urandom(100_000)
     digest = sweep.write_object(data)
@@ -277,6 +292,7 @@ def test_objects_are_kept_once(sweep: SweepStore) -> None:
     assert sweep.write_object(np.arange(4.0).data) == sweep.write_object(np.arange(4.0).tobytes())
 
 
+@pytest.mark.anywhere
 def test_code_is_kept_whole(sweep: SweepStore) -> None:
     files = {"manifest.json": b"{}", "modules/pack/a.py": b"x = 1\n"}
     folder = sweep.write_code("v1", files)
@@ -304,6 +320,7 @@ def test_heartbeats_and_events(sweep: SweepStore) -> None:
     assert [event["what"] for event in sweep.events()][1:] == ["ended"]
 
 
+@pytest.mark.anywhere
 def test_artifacts_are_found_by_point(sweep: SweepStore) -> None:
     assert sweep.artifacts(5) == []
     folder = sweep.artifact_folder(5)
@@ -321,6 +338,7 @@ def test_artifacts_are_found_by_point(sweep: SweepStore) -> None:
 # Roots
 
 
+@pytest.mark.anywhere
 def test_a_configuration_that_cannot_be_written_is_no_reason_to_fail(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

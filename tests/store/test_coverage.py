@@ -12,7 +12,7 @@ from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.coverage import Cover, joined, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Failure, Frame, Outcomes, encode, spill
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import Journal, claim_epoch, open_journal
 from mce_notebook.store.merge import Source, Standing
 from mce_notebook.store.reader import LogReader
 from mce_notebook.store.spans import Spans, indices_of
@@ -22,7 +22,7 @@ DONE, FAILED, SKIPPED, PENDING = (int(Status[name]) for name in ("DONE", "FAILED
 
 
 def append(sweep: SweepStore, *blocks: list[Frame]) -> Journal:
-    journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
     for block in blocks:
         journal.append(block)
     return journal
@@ -45,6 +45,7 @@ def counts(status: np.ndarray) -> dict[int, int]:
     return {int(code): int(count) for code, count in zip(*np.unique(status, return_counts=True), strict=True)}
 
 
+@pytest.mark.anywhere
 def test_a_new_sweep_knows_nothing(sweep: SweepStore) -> None:
     found = known(sweep, sweep.declaration(1))
     assert not found.status.any()
@@ -54,6 +55,7 @@ def test_a_new_sweep_knows_nothing(sweep: SweepStore) -> None:
     assert np.array_equal(unknown(1000).status, found.status)
 
 
+@pytest.mark.anywhere
 def test_outcomes_are_known_with_and_without_sidecar(sweep: SweepStore) -> None:
     append(sweep, block(0, 100, failed=[3, 5], skipped=[7]), block(200, 50))
     first = known(sweep, sweep.declaration(1))
@@ -66,6 +68,7 @@ def test_outcomes_are_known_with_and_without_sidecar(sweep: SweepStore) -> None:
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
 
+@pytest.mark.anywhere
 def test_a_sidecar_that_is_behind_or_torn_is_completed_from_the_log(sweep: SweepStore) -> None:
     append(sweep, block(0, 100), block(100, 100, failed=[150]), block(200, 100))
     whole = sweep.paths.coverage(1).read_bytes()
@@ -80,6 +83,7 @@ def test_a_sidecar_that_is_behind_or_torn_is_completed_from_the_log(sweep: Sweep
         assert np.array_equal(known(sweep, sweep.declaration(1)).status, expected)
 
 
+@pytest.mark.anywhere
 def test_a_sidecar_ahead_of_a_log_that_was_cut_is_not_believed(sweep: SweepStore) -> None:
     append(sweep, block(0, 100), block(100, 100))
     path = sweep.paths.segment(1, 0)
@@ -87,6 +91,7 @@ def test_a_sidecar_ahead_of_a_log_that_was_cut_is_not_believed(sweep: SweepStore
     assert counts(known(sweep, sweep.declaration(1)).status) == {DONE: 100, PENDING: 900}
 
 
+@pytest.mark.anywhere
 def test_what_is_found_damaged_is_computed_again(sweep: SweepStore) -> None:
     append(sweep, block(0, 100), block(100, 100)).close()
     path = sweep.paths.segment(1, 0)
@@ -99,6 +104,7 @@ def test_what_is_found_damaged_is_computed_again(sweep: SweepStore) -> None:
     assert counts(known(sweep, sweep.declaration(1)).status) == {DONE: 100, PENDING: 900}
 
 
+@pytest.mark.anywhere
 def test_outcomes_whose_payload_is_gone_are_computed_again(sweep: SweepStore) -> None:
     append(sweep, [spill(frame, sweep.paths.big_epoch(1)) for frame in block(0, 100)], block(100, 100))
     assert counts(known(sweep, sweep.declaration(1)).status) == {DONE: 200, PENDING: 800}
@@ -111,6 +117,7 @@ def test_outcomes_whose_payload_is_gone_are_computed_again(sweep: SweepStore) ->
         sweep.paths.coverage(1).unlink(missing_ok=True)
 
 
+@pytest.mark.anywhere
 def test_extension_reuses_what_exists(sweep: SweepStore) -> None:
     first = declare(sweep, grid(n=[1, 2], rho=[0.1, 0.2, 0.3]))
     append(sweep, block(0, 6, failed=[4], declaration=first.number))
@@ -124,6 +131,7 @@ def test_extension_reuses_what_exists(sweep: SweepStore) -> None:
     assert todo(known(sweep, second), second).sum() == 6
 
 
+@pytest.mark.anywhere
 def test_a_constant_that_becomes_an_axis_keeps_its_outcomes(sweep: SweepStore) -> None:
     first = declare(sweep, grid(n=[1, 2]), constants={"rho": 0.5})
     append(sweep, block(0, 2, declaration=first.number))
@@ -133,6 +141,7 @@ def test_a_constant_that_becomes_an_axis_keeps_its_outcomes(sweep: SweepStore) -
     assert known(sweep, third).status.tolist() == [PENDING, PENDING]
 
 
+@pytest.mark.anywhere
 def test_outcomes_of_another_version_are_stale_until_it_returns(sweep: SweepStore) -> None:
     append(sweep, block(0, 10, failed=[3]))
     second = declare(sweep, sweep.declaration(1).grid, version="v2")
@@ -146,6 +155,7 @@ def test_outcomes_of_another_version_are_stale_until_it_returns(sweep: SweepStor
     assert counts(known(sweep, back).status) == {DONE: 9, FAILED: 1, PENDING: 990}
 
 
+@pytest.mark.anywhere
 def test_the_highest_generation_counts_then_good_then_the_first(sweep: SweepStore) -> None:
     append(sweep, block(0, 4), block(4, 4, failed=[4, 5]))
     append(sweep, block(0, 2, failed=[0], generation="1"), block(4, 2))
@@ -163,6 +173,7 @@ def test_the_highest_generation_counts_then_good_then_the_first(sweep: SweepStor
         ("points", {1, 5, 6, 7}),
     ],
 )
+@pytest.mark.anywhere
 def test_what_a_rerun_asks_for(sweep: SweepStore, rerun: str | None, wanted: set[int]) -> None:
     declare(sweep, grid(i=range(8)))
     append(sweep, block(0, 5, failed=[2, 3], declaration=2))
@@ -175,6 +186,7 @@ def test_what_a_rerun_asks_for(sweep: SweepStore, rerun: str | None, wanted: set
     assert set(np.flatnonzero(todo(known(sweep, again), again)).tolist()) == wanted - {1, 2}
 
 
+@pytest.mark.anywhere
 def test_stale_points_wait_where_they_are_held(sweep: SweepStore) -> None:
     declare(sweep, grid(i=range(4)), version="v1")
     append(sweep, block(0, 3, declaration=2))
@@ -185,11 +197,13 @@ def test_stale_points_wait_where_they_are_held(sweep: SweepStore) -> None:
         assert todo(known(sweep, free), free).all()
 
 
+@pytest.mark.anywhere
 def test_points_outside_the_design_are_never_asked_for(sweep: SweepStore) -> None:
     guarded = declare(sweep, grid(i=range(6)).where("i != 2"), rerun="all", generation=1)
     assert todo(known(sweep, guarded), guarded).tolist() == [True, True, False, True, True, True]
 
 
+@pytest.mark.anywhere
 def test_points_are_selected_by_labels(sweep: SweepStore) -> None:
     design = grid(n=[1, 2], rho=[0.1, 0.1 + 0.2], method=["a", "b"])
     append(sweep, block(0, 8, declaration=2))
@@ -206,6 +220,7 @@ def test_points_are_selected_by_labels(sweep: SweepStore) -> None:
         assert todo(known(sweep, chosen), chosen).sum() == count, selection
 
 
+@pytest.mark.anywhere
 def test_an_outcome_of_a_missing_declaration_is_told(sweep: SweepStore) -> None:
     append(sweep, block(0, 5, declaration=7))
     found = known(sweep, sweep.declaration(1))
@@ -213,6 +228,7 @@ def test_an_outcome_of_a_missing_declaration_is_told(sweep: SweepStore) -> None:
     assert not found.status.any()
 
 
+@pytest.mark.anywhere
 def test_indices_outside_the_grid_are_passed_over(sweep: SweepStore) -> None:
     append(
         sweep, encode(Outcomes([1.0] * 3), ("a",), declaration=1, ranges=np.array([5, 2000, 7]), meta={"version": "v1"})
@@ -262,9 +278,10 @@ def test_the_order_of_arrival_does_not_matter(outcomes: list[Outcome], random: A
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 4000), data=st.data())
+@pytest.mark.anywhere
 def test_known_says_what_a_reader_can_read(sweep: SweepStore, frames: Make, cut: int, data: st.DataObject) -> None:
     epoch = claim_epoch(sweep.paths, {})
-    journal = Journal(sweep.paths, epoch)
+    journal = open_journal(sweep.paths, epoch)
     starts = data.draw(st.lists(st.integers(0, 95), min_size=1, max_size=6, unique=True))
     for start in starts:
         journal.append(frames(start * 10, start * 10 + 10))

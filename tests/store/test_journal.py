@@ -17,7 +17,7 @@ from mce_notebook.errors import StoreError, StoreFull
 from mce_notebook.store import journal as module
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.frames import Frame, Outcomes, encode
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import Journal, claim_epoch, open_journal
 from mce_notebook.store.reader import LogReader
 
 Make = Callable[..., list[Frame]]
@@ -38,10 +38,11 @@ def seen(sweep: SweepStore) -> dict[int, float]:
 
 @pytest.fixture
 def journal(sweep: SweepStore) -> Iterator[Journal]:
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {"pid": os.getpid()})) as made:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {"pid": os.getpid()})) as made:
         yield made
 
 
+@pytest.mark.anywhere
 def test_what_was_appended_is_read(sweep: SweepStore, journal: Journal, frames: Make) -> None:
     journal.append(frames(0, 10))
     journal.append([*frames(10, 20), *frames(20, 30)])
@@ -53,6 +54,7 @@ def test_appending_nothing_is_nothing(sweep: SweepStore, journal: Journal) -> No
     assert sweep.folder.names(sweep.paths.log_epoch(1)) == ["reserve"]
 
 
+@pytest.mark.anywhere
 def test_a_segment_is_an_arrow_stream(sweep: SweepStore, journal: Journal, frames: Make) -> None:
     journal.append(frames(0, 10))
     journal.append(frames(10, 20))
@@ -60,6 +62,7 @@ def test_a_segment_is_an_arrow_stream(sweep: SweepStore, journal: Journal, frame
     assert table.column("b").to_pylist() == list(range(20))
 
 
+@pytest.mark.anywhere
 def test_each_schema_has_its_open_segment(sweep: SweepStore, journal: Journal, frames: Make) -> None:
     other = encode(Outcomes(["text"]), ("a",), declaration=1, ranges=[(99, 100)])
     for start in range(0, 30, 10):
@@ -72,7 +75,7 @@ def test_more_schemas_than_open_files(sweep: SweepStore, frames: Make, monkeypat
     names = [f"x{at}" for at in range(10)]
     made = [encode(Outcomes([1.0]), (name,), declaration=1, ranges=[(at, at + 1)]) for at, name in enumerate(names)]
     before = len(os.listdir("/dev/fd"))
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
         journal.append([frame for (frame,) in made])
         for (frame,) in made:
             journal.append([frame])
@@ -82,8 +85,9 @@ def test_more_schemas_than_open_files(sweep: SweepStore, frames: Make, monkeypat
     assert sorted(name for batch in batches for name in batch.columns) == sorted(names * 2)
 
 
+@pytest.mark.anywhere
 def test_segments_roll(sweep: SweepStore, frames: Make) -> None:
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=5000) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=5000) as journal:
         for start in range(0, 1000, 50):
             journal.append(frames(start, start + 50))
     segments = sorted(sweep.paths.log_epoch(1).glob("*.arrows"))
@@ -95,7 +99,7 @@ def test_segments_roll(sweep: SweepStore, frames: Make) -> None:
 
 
 def test_a_closed_journal_takes_nothing(sweep: SweepStore, frames: Make) -> None:
-    journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
     journal.append(frames(0, 5))
     journal.close()
     journal.close()
@@ -105,6 +109,7 @@ def test_a_closed_journal_takes_nothing(sweep: SweepStore, frames: Make) -> None
     assert len(seen(sweep)) == 5
 
 
+@pytest.mark.anywhere
 def test_epochs_are_claimed_once(sweep: SweepStore) -> None:
     claimed: list[int] = []
     threads = [
@@ -118,9 +123,10 @@ def test_epochs_are_claimed_once(sweep: SweepStore) -> None:
     assert sorted(claimed) == list(range(1, 61))
 
 
+@pytest.mark.anywhere
 def test_two_writers_at_once_lose_nothing(sweep: SweepStore, frames: Make) -> None:
     def write(start: int) -> None:
-        with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+        with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
             for at in range(start, start + 500, 10):
                 journal.append(frames(at, at + 10))
 
@@ -175,7 +181,7 @@ def test_an_error_at_every_call(
     expected = StoreError if error == errno.EIO else StoreFull
     for turn in range(1, 400):
         sweep = store.create(f"s{turn}", 1)
-        journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=1500)
+        journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=1500)
         disk.fails, disk.full = disk.calls + turn, stays
         work(sweep, journal, frames, expected, disk)
         journal.close()
@@ -236,6 +242,7 @@ def test_the_reserve_is_given_up_for_the_state(
     assert sweep.paths.reserve(1).exists()
 
 
+@pytest.mark.anywhere
 def test_short_writes_are_continued(
     sweep: SweepStore, journal: Journal, frames: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,10 +260,10 @@ from pathlib import Path
 from mce_notebook.errors import StoreFull
 from mce_notebook.store.catalog import Store
 from mce_notebook.store.frames import Outcomes, encode
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import Journal, claim_epoch, open_journal
 
 sweep = Store(sys.argv[1]).sweep("recovery")
-journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}))
+journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
 acknowledged = 0
 try:
     for start in range(0, 200_000, 1000):
@@ -282,7 +289,7 @@ def test_a_real_limit_on_the_size_of_files(sweep: SweepStore, frames: Make) -> N
     assert "No room left" in said
     found = seen(sweep)
     assert set(range(acknowledged)) <= set(found)
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
         journal.append(frames(acknowledged, acknowledged + 2000))
     assert set(range(acknowledged + 2000)) <= set(seen(sweep))
 
@@ -306,7 +313,7 @@ def test_a_disk_that_really_is_full(small_disk: Path | None, tmp_path: Path, fra
     sweep = Store(place / "experiments").create("recovery", 1)
     ballast = place / "ballast"
     ballast.write_bytes(bytes(1_500_000))
-    journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
     acknowledged = 0
     while acknowledged < 200_000:
         try:
@@ -330,7 +337,7 @@ def test_a_writer_whose_sweep_was_moved_leaves_the_next_one_of_that_name_alone(
     store: Store, sweep: SweepStore, frames: Make
 ) -> None:
     def claimed(target: SweepStore) -> Journal:
-        return Journal(target.paths, claim_epoch(target.paths, {"pid": os.getpid()}))
+        return open_journal(target.paths, claim_epoch(target.paths, {"pid": os.getpid()}))
 
     old = claimed(sweep)
     old.append(frames(0, 10))

@@ -13,7 +13,7 @@ from mce_notebook.declare.grid import grid
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Frame, Outcomes, encode
-from mce_notebook.store.journal import Journal, claim_epoch
+from mce_notebook.store.journal import claim_epoch, open_journal
 from mce_notebook.store.reader import LogReader, SegmentReader
 
 Make = Callable[..., list[Frame]]
@@ -32,7 +32,7 @@ def points(reader: LogReader) -> list[int]:
 @pytest.fixture
 def written(sweep: SweepStore, frames: Make) -> Path:
     """The segment of five blocks of ten points, of a writer that was killed."""
-    journal = Journal(sweep.paths, claim_epoch(sweep.paths, {}))
+    journal = open_journal(sweep.paths, claim_epoch(sweep.paths, {}))
     for start in range(0, 50, 10):
         journal.append(frames(start, start + 10))
     sweep.paths.coverage(1).unlink()
@@ -49,10 +49,11 @@ def ends(path: Path) -> list[int]:
     return [*starts[1:], path.stat().st_size]
 
 
+@pytest.mark.anywhere
 def test_only_what_is_new_is_read(sweep: SweepStore, frames: Make) -> None:
     reader = LogReader(sweep.paths)
     assert points(reader) == []
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
         for start in range(0, 50, 10):
             journal.append(frames(start, start + 10))
             assert points(reader) == list(range(start, start + 10))
@@ -61,8 +62,9 @@ def test_only_what_is_new_is_read(sweep: SweepStore, frames: Make) -> None:
     assert reader.problems == []
 
 
+@pytest.mark.anywhere
 def test_a_cursor_goes_on_in_another_process(sweep: SweepStore, frames: Make) -> None:
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
         journal.append(frames(0, 10))
         first = LogReader(sweep.paths)
         assert points(first) == list(range(10))
@@ -70,9 +72,10 @@ def test_a_cursor_goes_on_in_another_process(sweep: SweepStore, frames: Make) ->
         assert points(LogReader(sweep.paths, first.cursor)) == list(range(10, 20))
 
 
+@pytest.mark.anywhere
 def test_order_tells_epoch_segment_and_offset(sweep: SweepStore, frames: Make) -> None:
     for start in (0, 20):
-        with Journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
+        with open_journal(sweep.paths, claim_epoch(sweep.paths, {})) as journal:
             journal.append(frames(start, start + 10))
             journal.append(frames(start + 10, start + 20))
     orders = [batch.order for batch in LogReader(sweep.paths).poll()]
@@ -220,7 +223,7 @@ def test_a_flipped_bit_of_the_schema_loses_the_segment_and_is_told(sweep: SweepS
 
 
 def test_a_damaged_segment_does_not_hide_the_others(sweep: SweepStore, frames: Make) -> None:
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=100) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=100) as journal:
         for start in range(0, 50, 10):
             journal.append(frames(start, start + 10))
     path = sweep.paths.segment(1, 2)
@@ -231,7 +234,7 @@ def test_a_damaged_segment_does_not_hide_the_others(sweep: SweepStore, frames: M
 
 
 def test_a_missing_segment_is_told(sweep: SweepStore, frames: Make) -> None:
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=100) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=100) as journal:
         for start in range(0, 30, 10):
             journal.append(frames(start, start + 10))
     sweep.paths.segment(1, 1).unlink()
@@ -261,7 +264,7 @@ def test_a_marker_that_says_nothing_is_none(sweep: SweepStore, written: Path, te
 def test_batches_are_read_one_at_a_time(store: Store) -> None:
     sweep = store.create("long", 1)
     sweep.declare(Declaration.of(grid(i=range(100_000)), outputs=("x",), version="v1"))
-    with Journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=1 << 16) as journal:
+    with open_journal(sweep.paths, claim_epoch(sweep.paths, {}), roll=1 << 16) as journal:
         for start in range(0, 100_000, 10_000):
             values = [float(at) for at in range(start, start + 10_000)]
             journal.append(encode(Outcomes(values), ("x",), declaration=1, ranges=[(start, start + 10_000)]))

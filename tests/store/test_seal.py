@@ -41,6 +41,7 @@ def cube() -> xr.Dataset:
     )
 
 
+@pytest.mark.anywhere
 def test_a_sealed_cube_needs_nothing_of_ours(sweep: SweepStore) -> None:
     data = cube()
     identity = seal(sweep, data)
@@ -59,6 +60,7 @@ def test_a_sealed_cube_needs_nothing_of_ours(sweep: SweepStore) -> None:
     assert back["status"].attrs["flag_values"] == list(range(8))
 
 
+@pytest.mark.anywhere
 def test_the_manifest_can_be_checked_without_us(sweep: SweepStore) -> None:
     identity = seal(sweep, cube())
     folder = sweep.paths.sealed / identity
@@ -72,6 +74,7 @@ def test_the_manifest_can_be_checked_without_us(sweep: SweepStore) -> None:
     assert check(sweep, identity) == []
 
 
+@pytest.mark.anywhere
 def test_changes_of_a_sealed_cube_are_named(sweep: SweepStore) -> None:
     identity = seal(sweep, cube())
     root = sweep.paths.sealed_cube(identity)
@@ -88,6 +91,7 @@ def test_changes_of_a_sealed_cube_are_named(sweep: SweepStore) -> None:
     assert "no sealed cube" in check(sweep, "0" * 64)[0]
 
 
+@pytest.mark.anywhere
 def test_the_same_data_are_one_seal(sweep: SweepStore) -> None:
     first = seal(sweep, cube())
     assert seal(sweep, cube()) == first
@@ -109,6 +113,7 @@ def test_the_logical_id_sees_values_only() -> None:
     assert logical_id(data.assign_coords(rho=data.rho + 1)) != logical_id(data)
 
 
+@pytest.mark.anywhere
 def test_designs_of_points_are_sealed(sweep: SweepStore) -> None:
     index = pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", "method"])
     data = xr.Dataset({"x": ("point", [1.0, 2.0])}).assign_coords(xr.Coordinates.from_pandas_multiindex(index, "point"))
@@ -117,6 +122,7 @@ def test_designs_of_points_are_sealed(sweep: SweepStore) -> None:
     assert back["n"].values.tolist() == [1, 2]
 
 
+@pytest.mark.anywhere
 def test_objects_are_refused_and_leave_nothing(sweep: SweepStore) -> None:
     data = xr.Dataset({"x": ("i", np.array([np.arange(2), np.arange(3)], object))})
     with pytest.raises(StoreError, match="'x' holds ndarray objects"):
@@ -124,6 +130,7 @@ def test_objects_are_refused_and_leave_nothing(sweep: SweepStore) -> None:
     assert list(sweep.paths.sealed.glob("*")) == []
 
 
+@pytest.mark.anywhere
 def test_a_full_disk_leaves_nothing(sweep: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -134,6 +141,7 @@ def test_a_full_disk_leaves_nothing(sweep: SweepStore, monkeypatch: pytest.Monke
     assert [path.name for path in sweep.paths.sealed.iterdir()] == []
 
 
+@pytest.mark.anywhere
 def test_what_is_not_read_back_is_not_sealed(sweep: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
     write = module._write
 
@@ -159,6 +167,7 @@ def test_chunks_hold_whole_inner_dimensions() -> None:
     assert chunks((0, 3), 8) == (1, 3)
 
 
+@pytest.mark.anywhere
 def test_half_a_million_points_open_fast(sweep: SweepStore) -> None:
     values = np.random.default_rng(0).normal(size=(500, 1000))
     data = xr.Dataset({f"v{at}": (("a", "b"), values + at) for at in range(3)}, coords={"a": np.arange(500)})

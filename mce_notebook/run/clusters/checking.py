@@ -1,20 +1,20 @@
 """What a profile would submit and whether it would be taken; a first file of profiles, from what the system has."""
 
-import asyncio
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
 
 from mce_notebook.errors import ProfileError
+from mce_notebook.run.clusters import vm_checking
 from mce_notebook.run.clusters.finding import FILE, trust
 from mce_notebook.run.clusters.profiles import Profile
-from mce_notebook.run.clusters.queue import SYSTEMS, call, look
-from mce_notebook.run.clusters.request import JobRequest, resolve
+from mce_notebook.run.clusters.queue import SYSTEMS, call, finished, look
+from mce_notebook.run.clusters.request import JobRequest, at_address, resolve
 
 VERIFY_SECONDS = 60.0
 # What an example of a section of each system says besides the queue.
@@ -37,16 +37,46 @@ def check(profile: Profile) -> str:
         If its jobs hold no slot.
     """
     if profile.kind == "local":
-        return f"{profile.name}: up to {profile.max_workers} slots on this machine."
+        return f"{profile.name}: up to {profile.max_workers} slots on this machine.{_hourly(profile, 1)}"
+    if profile.kind == "address":
+        return _checked_address(profile)
+    if profile.kind == "gce":
+        return "\n".join(vm_checking.check(profile))
     request = resolve(profile)
     lines = [
         f"{profile.name}: up to {request.max_workers} slots, {request.processes} in a job of {request.cores} cores, "
         f"{request.memory / 1e9:g} GB and {request.walltime:g} s; the jobs end after {profile.idle_timeout:g} s "
-        f"without work, the cluster after {profile.max_hours:g} h.",
+        f"without work, the cluster after {profile.max_hours:g} h."
+        f"{_hourly(profile, request.cores / request.processes)}",
         "",
         script(request),
     ]
-    return "\n".join([*lines, *(f"{'ok ' if fine else 'NO '} {what}" for fine, what in _findings(request))])
+    return "\n".join([*lines, *_listed(_findings(request))])
+
+
+def _listed(findings: Iterable[tuple[bool, str]]) -> Iterator[str]:
+    return (f"{'ok ' if fine else 'NO '} {what}" for fine, what in findings)
+
+
+def _hourly(profile: Profile, cores: float) -> str:
+    """Say what all slots together cost for an hour, where the profile says what a core does."""
+    if profile.price is None:
+        return ""
+    most = f", {profile.max_cost:g} in all at most" if profile.max_cost is not None else ""
+    return f" All of them cost {profile.price * cores * profile.max_workers:.2f} {profile.currency} an hour{most}."
+
+
+def _checked_address(profile: Profile) -> str:
+    # Here only: it loads Dask, which looking at other profiles does not need.
+    from mce_notebook.run.clusters.address import survey
+
+    request = at_address(profile)
+    told = (
+        f"{profile.name}: up to {request.max_workers} slots of the Dask cluster at {request.address}, which is used as "
+        f"it is; the host leaves it after {profile.idle_timeout:g} s without work or without its scheduler, and after "
+        f"{profile.max_hours:g} h.{_hourly(profile, 1)}"
+    )
+    return "\n".join([told, "", *_listed(finished(survey(request)))])
 
 
 def script(request: JobRequest) -> str:
@@ -64,7 +94,7 @@ def _findings(request: JobRequest) -> Iterator[tuple[bool, str]]:
     if shutil.which(command) is None:
         yield False, f"{command} is not here; the notebook has to run where {request.kind} jobs are submitted"
         return
-    seen = asyncio.run(look(system))
+    seen = finished(look(system))
     yield (
         seen is not None or system.by_id,
         f"{command} {'answers' if seen is not None else 'does not answer; is the system up?'}",
@@ -113,15 +143,17 @@ def init(folder: Path) -> str:
     """
     path = folder / FILE
     found = [kind for kind in SYSTEMS if _there(kind)]
+    cloud = vm_checking.section()
     text = "\n".join(
         [
             "# Clusters for --on; see docs/clusters.md. `mce clusters check NAME` shows what would be submitted.",
             "# After you change this file: mce trust clusters.toml",
             "",
-            *(_section(kind) for kind in found or ("slurm",)),
+            *(_section(kind) for kind in found or (() if cloud else ("slurm",))),
+            *([cloud] if cloud else ()),
         ]
     )
-    if not found:
+    if not (found or cloud):
         text += "\n# No batch system was found here; the above is an example.\n"
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -141,7 +173,7 @@ def _there(kind: str) -> bool:
 
 
 def _section(kind: str) -> str:
-    told = [asyncio.run(call(list(command))) or "" for command in SYSTEMS[kind].survey]
+    told = [finished(call(list(command))) or "" for command in SYSTEMS[kind].survey]
     has = [f"#   {line}" for text in told for line in text.strip().splitlines()[:40]]
     queue, limit = _first_queue(kind, told[0] if told else "")
     words = (told[1].split() if len(told) > 1 else []) or ["smp"]

@@ -120,6 +120,10 @@ class Fleet:
         Returns how many blocks every worker has, by address.
     retire : callable
         Takes addresses of workers; they get no more blocks from then on.
+    spare, start : float
+        Seconds after which slots without work are given back, and within which a job has to bring its workers.
+    together : int
+        Submissions at a time.
     """
 
     def __init__(
@@ -131,6 +135,8 @@ class Fleet:
         retire: Callable[[Iterable[str]], None],
         *,
         spare: float = SPARE_SECONDS,
+        start: float = START_SECONDS,
+        together: int = TOGETHER,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.request = request
@@ -148,6 +154,8 @@ class Fleet:
         self._loads = loads
         self._retire = retire
         self._spare = spare
+        self._start = start
+        self._together = together
         self._clock = clock
         self._number = 0
         self._failures = 0
@@ -256,6 +264,11 @@ class Fleet:
             await self._grow(missing)
         await self._shrink(-missing)
 
+    def hurry(self) -> None:
+        """Submit at the next step what was to be tried again later."""
+        self._pause_until = 0.0
+        self._failures, self._words = 0, ""
+
     def stop(self) -> None:
         """Submit no more; a step that is under way comes to its end soon."""
         self.least = self.most = 0
@@ -294,9 +307,9 @@ class Fleet:
 
     async def _check(self, job: Job, now: float) -> None:
         """Give up a job that runs without its workers: cut off, or never able to reach us."""
-        if job.workers or now - max(job.began, job.idle) < (LOST_SECONDS if job.arrived else START_SECONDS):
+        if job.workers or now - max(job.began, job.idle) < (LOST_SECONDS if job.arrived else self._start):
             return
-        why = "lost its workers" if job.arrived else f"brought no worker within {START_SECONDS:g} s"
+        why = "lost its workers" if job.arrived else f"brought no worker within {self._start:g} s"
         job.seen = Seen(ENDED, "NODE_FAIL", f"{why}, and was cancelled")
         await self._cancel([job])
         await self._bury(job)
@@ -336,11 +349,11 @@ class Fleet:
             if now < self._limit_until and len(self.jobs) >= self._limit:
                 return
             self._limit = None
-        for start in range(0, min(missing, BURST), TOGETHER):
+        for start in range(0, min(missing, BURST), self._together):
             if self.target <= sum(not job.leaving for job in self.jobs.values()):
                 # Fewer are wanted by now, or none at all.
                 return
-            fresh = [self._new() for _ in range(min(TOGETHER, min(missing, BURST) - start))]
+            fresh = [self._new() for _ in range(min(self._together, min(missing, BURST) - start))]
             if not all(await asyncio.gather(*(self._submit(job) for job in fresh))):
                 return
 

@@ -104,6 +104,7 @@ class LocalWorkers(Workers):
     client: Any
     pool: DaskPool
     lines: Lines
+    cores: int = 1
     keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     @classmethod
@@ -148,7 +149,7 @@ class LocalWorkers(Workers):
         scheduler = cluster.scheduler
         lines = Lines(door, lambda: _loads(scheduler))
         await lines.open()
-        started = cls(cluster, client, DaskPool(client, lambda: _loads(scheduler), lines), lines)
+        started = cls(cluster, client, DaskPool(client, lambda: _loads(scheduler), lines), lines, cores)
         # Told to every worker that ever comes, those that replace others included.
         await client.register_plugin(_Ready(str(door)), name="mce-ready")
         cluster.scale(count)
@@ -159,6 +160,10 @@ class LocalWorkers(Workers):
         scheduler.add_plugin(_Arrivals(changed), name="mce-arrivals")
         changed()
         return started
+
+    def paid(self) -> float:
+        """Return the cores of all slots."""
+        return float(self.pool.workers * self.cores)
 
     async def _warm(self, cores: int) -> None:
         from mce_notebook.run.worker import warm

@@ -16,11 +16,12 @@ from typing import Any
 
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import OptionError, ProfileError
+from mce_notebook.run.clusters import cloud
+from mce_notebook.run.clusters.cloud import Cloud
+from mce_notebook.run.remote import place
 
 BATCH = ("slurm", "sge", "pbs", "lsf", "htcondor", "oar")
-KINDS = ("local", *BATCH)
-# Understood, so that a profile of these says what is missing rather than that it is wrong.
-LATER = ("gce", "ssh", "address")
+KINDS = ("local", *BATCH, "gce", "address")
 # Clusters that need no profile.
 BUILT_IN = ("local", "inline")
 MAX_WORKERS = 16
@@ -101,7 +102,25 @@ class Profile(Terms):
     processes : int or None
         Slots in a job; None: as many as fit into `cores`.
     idle_timeout : float
-        Without work for this long, the cluster ends.
+        Without work for this long, the cluster ends; without its scheduler, one of kind address.
+    ssh : str
+        ``user@login`` or a name of `~/.ssh/config`: where the batch system is, if not here.
+    host : str
+        Where the process lives that drives sweeps: ``here``, on the ``login`` node, or in a ``job`` of its own.
+    host_walltime : float or None
+        Of that job; None: as long as the queue allows, or as the other jobs.
+    address : str
+        Of an existing Dask scheduler: `tcp://host:port` or `tls://host:port`.
+    tls_ca, tls_certificate, tls_key : str
+        Files for `tls`: whom to believe, what to show.
+    price : float or None
+        Of a core for an hour (of kind gce, of a VM: there it is in `cloud`).
+    max_cost : float or None
+        When it has cost so much in all, the cluster ends and its sweeps are stopped.
+    currency : str
+        Of both.
+    cloud : Cloud or None
+        What a profile of kind gce says more.
     others
         As in `Terms`.
     """
@@ -114,6 +133,17 @@ class Profile(Terms):
     memory: int | None = None
     processes: int | None = None
     idle_timeout: float = 900.0
+    ssh: str = ""
+    host: str = "here"
+    host_walltime: float | None = None
+    address: str = ""
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    price: float | None = None
+    max_cost: float | None = None
+    currency: str = "USD"
+    cloud: Cloud | None = None
 
 
 def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
@@ -134,30 +164,43 @@ def profile(name: str, table: Mapping[str, Any], path: Path) -> Profile:
     known = KEYS_OF[kind]
     values: dict[str, Any] = {"name": name, "kind": kind}
     for key, value in table.items():
-        if key in ("ssh", "host"):
-            raise ProfileError(
-                f"{where}: `{key}` is not there yet; today the host runs beside the notebook, so start Jupyter where "
-                f"the batch system's commands are, and leave `{key}` out."
-            )
         if key not in known:
             raise ProfileError(f"{where}: there is no key `{key}`; {_hint(key, known)}")
         if key != "kind":
-            parse, meaning, example = KEYS[key]
+            parse, meaning, example = known[key]
             try:
                 values[key] = parse(value)
             except (OptionError, TypeError, ValueError):
                 raise ProfileError(f"{where}: {key} is {meaning}, not {value!r}; write {key} = {example}") from None
+    if "ssh" in values:
+        values.setdefault("host", "login")
+    if kind == "gce":
+        values["cloud"] = _cloud(where, values)
     made = Profile(**values)
     _check_numbers(where, made)
+    place.check(where, made)
+    if made.host == "job" and made.host_walltime is None:
+        made = dataclasses.replace(made, host_walltime=made.max_walltime or made.walltime)
     return made
+
+
+def _cloud(where: str, values: dict[str, Any]) -> Cloud:
+    """Return what is said of VMs, taken out of all that is said."""
+    told = {key: values.pop(key) for key in CLOUD_KEYS if key in values}
+    for key in ("project", "zones", "machine"):
+        if key not in told:
+            raise ProfileError(f"{where}: a cluster of kind gce needs `{key}`, as in {key} = {CLOUD_KEYS[key][2]}")
+    found = Cloud(**told)
+    cloud.check(where, found, values.get("cores"), values.get("memory"))
+    return found
 
 
 def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
     kind = table.get("kind", name)
-    if kind in LATER:
+    if kind == "ssh":
         raise ProfileError(
-            f"{where}: clusters of kind {kind} are not there yet; today there are local and the batch systems "
-            f"{', '.join(BATCH)}."
+            f'{where}: ssh is no kind of cluster but the way to one; write kind = "slurm", or "local" for the machine '
+            'itself, and ssh = "user@login".'
         )
     if kind not in KINDS:
         told = f"kind {kind!r} is unknown" if "kind" in table else "the kind is missing"
@@ -167,6 +210,9 @@ def _check_kind(where: str, name: str, table: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(where: str, made: Profile) -> None:
+    _check_address(where, made)
+    if made.max_cost is not None and made.price is None:
+        raise ProfileError(f"{where}: max_cost needs to know what a core costs for an hour: write price = 0.05.")
     if made.min_workers > made.max_workers:
         raise ProfileError(
             f"{where}: min_workers = {made.min_workers} is above max_workers = {made.max_workers}; raise max_workers."
@@ -179,6 +225,21 @@ def _check_numbers(where: str, made: Profile) -> None:
         raise ProfileError(f"{where}: walltime is above max_walltime; make it shorter: jobs that run out are replaced.")
     if made.walltime < MIN_WALLTIME:
         raise ProfileError(f'{where}: a walltime below {MIN_WALLTIME:g} s holds no work; write walltime = "30m".')
+
+
+def _check_address(where: str, made: Profile) -> None:
+    if made.kind != "address":
+        return
+    if not made.address:
+        raise ProfileError(
+            f'{where}: an existing Dask scheduler has an address; write address = "tls://scheduler.example.org:8786".'
+        )
+    files = {"tls_ca": made.tls_ca, "tls_certificate": made.tls_certificate, "tls_key": made.tls_key}
+    missing = [key for key, value in files.items() if not value]
+    if made.address.startswith("tls:") and missing:
+        raise ProfileError(f"{where}: tls wants certificates; write {' and '.join(missing)}, paths of files.")
+    if made.address.startswith("tcp:") and len(missing) < len(files):
+        raise ProfileError(f'{where}: tcp knows no certificates; write address = "tls{made.address[3:]}".')
 
 
 # A worker needs this long to come up, and to leave in time (seconds).
@@ -238,6 +299,20 @@ def _word(value: Any) -> str:
     return found
 
 
+def _target(value: Any) -> str:
+    found = _word(value)
+    if not place.is_target(found):
+        raise ValueError
+    return found
+
+
+def _address(value: Any) -> str:
+    found = _word(value)
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d{1,5}", found):
+        raise ValueError
+    return found
+
+
 def _lines(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
@@ -275,14 +350,88 @@ KEYS: dict[str, _Key] = {
     "environment": (_variables, "a table of variables", '{ NAME = "value" }'),
     "interface": (_word, "the name of a network interface", '"ib0"'),
     "python": (_line, "the path of an interpreter", '"/opt/env/bin/python"'),
+    "address": (_address, "the address of a scheduler", '"tls://scheduler.example.org:8786"'),
+    "tls_ca": (_line, "the path of a file", '"~/.dask/ca.pem"'),
+    "tls_certificate": (_line, "the path of a file", '"~/.dask/cert.pem"'),
+    "tls_key": (_line, "the path of a file", '"~/.dask/key.pem"'),
+    "price": (_positive, "what a core costs for an hour, above 0", "0.05"),
+    "max_cost": (_positive, "what the cluster may cost in all, above 0", "20"),
+    "currency": (_word, "the name of a currency", '"EUR"'),
     "folder": (_line, "a folder that host and nodes share", '"/scratch/me/mce"'),
+    "ssh": (_target, "where to log in", '"user@login.example.org"'),
+    "host": (_word, "where the host lives", '"login"'),
+    "host_walltime": (_seconds, _TIME, '"24h"'),
 }
-_LOCAL = ("kind", "max_workers", "idle_timeout")
+
+
+def _place(value: Any) -> str:
+    if value not in ("vm", "here"):
+        raise ValueError
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise TypeError
+    return tuple(_word(one) for one in value)
+
+
+def _labels(value: Any) -> dict[str, str]:
+    # https://cloud.google.com/compute/docs/labeling-resources: what Google takes, and none of our own names.
+    if not isinstance(value, dict):
+        raise TypeError
+    for name, text in value.items():
+        if not re.fullmatch(r"(?!mce-)[a-z][a-z0-9_-]{0,62}", name) or not re.fullmatch(r"[a-z0-9_-]{0,63}", text):
+            raise ValueError
+    return dict(value)
+
+
+_MONEY = "what it costs, above 0, in the currency of your bill"
+CLOUD_KEYS: dict[str, _Key] = {
+    "project": (_word, "the id of a project of Google Cloud", '"my-project"'),
+    "zones": (_words, "a list of zones, tried in this order", '["us-central1-a", "us-central1-b"]'),
+    "machine": (_word, "a machine type", '"n2-standard-8"'),
+    "image": (_word, "a boot image", '"projects/my-project/global/images/family/sweeps"'),
+    "docker": (_word, "the image of a container", '"us-docker.pkg.dev/my-project/images/sweeps:1"'),
+    "gpus": (_whole(1), "a whole number, 1 or more", "1"),
+    "gpu": (_word, "an accelerator type", '"nvidia-tesla-t4"'),
+    "spot": (_flag, "true or false", "true"),
+    "boot_disk": (_bytes, "an amount of disk", '"50GB"'),
+    "disk_type": (_word, "the type of the boot disk", '"pd-balanced"'),
+    "network": (_word, "a subnetwork", '"default"'),
+    "external_ip": (_flag, "true or false", "false"),
+    "service_account": (_word, "the e-mail of a service account", '"sweeps@my-project.iam.gserviceaccount.com"'),
+    "credentials": (_line, "the path of a key file", '"~/keys/sweeps.json"'),
+    "scheduler": (_place, '"vm", or "here" where VMs can connect to this machine', '"vm"'),
+    "scheduler_machine": (_word, "a machine type", '"e2-medium"'),
+    "price": (_positive, _MONEY, "0.39"),
+    "spot_price": (_positive, _MONEY, "0.09"),
+    "scheduler_price": (_positive, _MONEY, "0.04"),
+    "max_cost": (_positive, _MONEY, "20"),
+    "labels": (_labels, "a table of labels: small letters, digits, _ and -; none of mce-", '{ team = "physics" }'),
+}
+_MONEYS = ("price", "max_cost", "currency")
+_LOCAL = ("kind", "max_workers", "idle_timeout", *_MONEYS)
+_FAR = ("ssh", "host", "python", "folder", "environment")
+_ADDRESS = ("address", "tls_ca", "tls_certificate", "tls_key")
+_GCE = (
+    "kind", "cores", "memory", "processes", "min_workers", "max_workers", "idle_timeout", "max_hours", "prologue",
+    "environment", "python", "currency", "host",
+)  # fmt: skip
 # Keys that only some batch systems know.
 _OWN = {"resources": ("pbs", "sge", "oar"), "parallel_environment": ("sge",), "disk": ("htcondor",)}
+_OWN.update(dict.fromkeys(_ADDRESS, ("address",)))
 KEYS_OF: dict[str, Mapping[str, _Key]] = {
-    "local": {key: KEYS[key] for key in _LOCAL},
+    "local": {key: KEYS[key] for key in (*_LOCAL, *_FAR)},
+    "address": {key: KEYS[key] for key in (*_LOCAL, *_ADDRESS, "max_hours")},
     **{kind: {key: one for key, one in KEYS.items() if kind in _OWN.get(key, BATCH)} for kind in BATCH},
+    "gce": {**{key: KEYS[key] for key in _GCE}, **CLOUD_KEYS},
 }
 # What people write who know the batch system.
 ALIASES = {
@@ -303,7 +452,21 @@ ALIASES = {
     "env": "environment",
     "resource_spec": "resources",
     "gres": "gpu_request",
+    # Of Google's own words, and those of dask-cloudprovider.
+    "zone": "zones",
+    "projectid": "project",
+    "machine_type": "machine",
+    "source_image": "image",
+    "docker_image": "docker",
+    "gpu_type": "gpu",
+    "ngpus": "gpus",
+    "accelerator": "gpu",
+    "preemptible": "spot",
+    "filesystem_size": "boot_disk",
+    "subnetwork": "network",
+    "budget": "max_cost",
 }
-_FIELDS = {one.name for one in dataclasses.fields(Profile)} - {"name"}
-if set(KEYS) != _FIELDS:  # two lists of the same names
-    raise AssertionError(sorted(set(KEYS) ^ _FIELDS))
+_FIELDS = {one.name for one in dataclasses.fields(Profile)} - {"name", "cloud"}
+_SAID = {one.name for one in dataclasses.fields(Cloud)}
+if set(KEYS) != _FIELDS or set(CLOUD_KEYS) != _SAID:  # two lists of the same names each
+    raise AssertionError(sorted((set(KEYS) ^ _FIELDS) | (set(CLOUD_KEYS) ^ _SAID)))

@@ -5,11 +5,15 @@ limit, and one that fails says nothing: a controller that does not answer is no 
 """
 
 import asyncio
+import concurrent.futures
 import getpass
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 COMMAND_SECONDS = 20.0
 # What a job can be, whatever the system calls it.
@@ -93,6 +97,12 @@ async def call(command: Sequence[str], tolerated: str = "") -> str | None:
     if done.returncode and not (tolerated and tolerated in done.stderr.decode(errors="replace")):
         return None
     return str(done.stdout.decode(errors="replace"))
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns; from a thread of its own, because notebooks have a loop that runs already."""
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()
 
 
 # Slurm: squeue with ended jobs too, which it remembers for some minutes.

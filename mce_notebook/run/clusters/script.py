@@ -1,9 +1,12 @@
 """Job scripts: dask-jobqueue writes, submits and cancels them; here is what they say for a request of ours."""
 
+import contextlib
 import os
 import shlex
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +73,13 @@ def make_job(request: JobRequest, name: str, site: Site) -> Any:
         Of the job and its worker; never used twice. Fifteen characters at most, which is what PBS takes.
     site : Site
     """
-    from dask_jobqueue.htcondor import HTCondorJob
-    from dask_jobqueue.lsf import LSFJob
-    from dask_jobqueue.oar import OARJob
-    from dask_jobqueue.pbs import PBSJob
-    from dask_jobqueue.sge import SGEJob
-    from dask_jobqueue.slurm import SLURMJob
+    with _own_signals():
+        from dask_jobqueue.htcondor import HTCondorJob
+        from dask_jobqueue.lsf import LSFJob
+        from dask_jobqueue.oar import OARJob
+        from dask_jobqueue.pbs import PBSJob
+        from dask_jobqueue.sge import SGEJob
+        from dask_jobqueue.slurm import SLURMJob
     from distributed import Security
 
     class Bsub(LSFJob):
@@ -124,6 +128,17 @@ def make_job(request: JobRequest, name: str, site: Site) -> Any:
         # Of OAR, about memory: the profile's `resources` says it.
         warnings.simplefilter("ignore", UserWarning)
         return classes[request.kind](**arguments)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep an import from taking SIGINT: with dask-jobqueue's handler an interrupted kernel would exit."""
+    real = signal.signal
+    signal.signal = lambda *_: None
+    try:
+        yield
+    finally:
+        signal.signal = real
 
 
 def _worker_arguments(request: JobRequest) -> list[str]:

@@ -12,12 +12,26 @@ class Workers:
     ----------
     pool : Pool
         Their slots.
+    over : str
+        Why the cluster has to end as soon as no sweep runs; empty while it has not.
+    lost : str
+        Why there will be none any more, and the host leaves; its sweeps are interrupted.
     """
 
     pool: Any
+    over = ""
+    lost: str = ""
 
     async def ready(self) -> None:
         """Wait until a task has run."""
+
+    def told(self) -> dict[str, Any]:
+        """Return what the host's heartbeat is to say of them."""
+        return {}
+
+    def paid(self) -> float:
+        """Return how many cores are paid for now, whether they compute or not."""
+        return 0.0
 
     def want(self, slots: int) -> None:
         """Say how many slots the sweeps of the host could use now."""
