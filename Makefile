@@ -59,10 +59,10 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(PY) scripts/demo.py
 
-# With ARGS, somebody wants those tests only. Most tests wait for processes, so two run side by side.
+# With ARGS, somebody wants those tests only. Most tests wait for processes, so two files of them run side by side.
 test: extension
 	$(if $(ARGS),,$(JLPM) test)
-	$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadgroup)
+	$(PY) -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile)
 
 nightly: extension
 	$(if $(ARGS),,$(JLPM) test)

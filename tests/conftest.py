@@ -15,8 +15,6 @@ PROGRAMS = {
     "browser": [("chromium", "chromium-browser", "google-chrome")],
     "clusters": [("slurmctld",), ("sge_qmaster",), ("ip",), ("sshd", "/usr/sbin/sshd")],
 }
-# Folders whose tests share what is slow to start.
-SHARING = {"browser", "clusters", "gce"}
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -30,10 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        # In a parallel run, what shares a browser or a batch system stays together, and so does every file.
-        folder = folder_of(item)
-        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING else str(item.path)))
     # Deselected, not skipped: a skip in a report must always mean that something is wrong.
     if config.getoption("--nightly"):
         for item in items:
