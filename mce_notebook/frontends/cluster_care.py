@@ -51,7 +51,15 @@ def reap(name: str, *, sure: bool) -> str:
         if made is None:
             continue
         # Profiles that share a folder or a project find the same.
-        here = [one for one in finished(made.find()) if (one.place, one.id) not in places]
+        try:
+            seen = finished(made.find())
+        except SweepError as error:
+            if name:
+                raise
+            # One that cannot be asked does not hide what the others left.
+            told.append(f"{profile.name} is left out: {error}")
+            continue
+        here = [one for one in seen if (one.place, one.id) not in places]
         places.update((one.place, one.id) for one in here)
         found += here
         if sure and here:

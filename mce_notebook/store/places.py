@@ -18,6 +18,7 @@ from mce_notebook.store.folder import Folder, LocalFolder
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "memory")
 # A path that was made of an address has one slash less.
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
+_FOREIGN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 # Names of files have 255 bytes; the rest is for drafts beside it.
 _LONGEST = 200
@@ -63,10 +64,15 @@ def root_path(store: str | os.PathLike[str]) -> Path:
     Raises
     ------
     StoreError
-        For an address that names no bucket, or is too long.
+        For an address that names no bucket, is of another kind, or is too long.
     """
     address = address_of(store)
     if address is None:
+        if _FOREIGN.match(os.fspath(store)):
+            raise StoreError(
+                f"{os.fspath(store)!r} is no place for a store; write a folder, or the address of a bucket: "
+                "s3://, gs:// or az://my-bucket/experiments."
+            )
         return Path(store).expanduser().absolute()
     name = quote(address, safe="")
     other = endpoint()

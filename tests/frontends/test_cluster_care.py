@@ -80,6 +80,20 @@ def test_jobs_of_dead_hosts_are_listed_and_on_demand_cancelled(folder: Path) -> 
     assert [line.partition("|")[0] for line in (folder / "queue").read_text().splitlines()] == ["6", "7", "9", "10"]
 
 
+def test_a_profile_that_cannot_be_asked_hides_nothing_of_the_others(folder: Path) -> None:
+    with (folder / "clusters.toml").open("a") as file:
+        file.write('[cloud]\nkind = "gce"\nproject = "p"\nzones = ["z-a"]\nmachine = "n2-standard-2"\nimage = "i"\n')
+        file.write(f'credentials = "{folder}/nothing.json"\n')
+    trust(folder / "clusters.toml")
+    shared(folder, "a", {"5": time.time()}, dead())
+    (folder / "queue").write_text("5|PENDING|Priority\n")
+    told = act("reap")
+    assert re.search(r"^cloud is left out: .*nothing\.json", told, re.MULTILINE)
+    assert re.search(r"^job +5 +PENDING", told, re.MULTILINE)
+    with pytest.raises(ClusterError, match=r"nothing\.json"):
+        act("reap", "cloud")
+
+
 def test_what_does_not_go_away_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaping, "CANCEL_TRIES", 1)
     shared(folder, "a", {"8": time.time()}, dead())

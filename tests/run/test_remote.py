@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import random
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 import mce_notebook as mce
 from mce_notebook.errors import StoreError, UntrustedCode
-from mce_notebook.run.client import launch_for
+from mce_notebook.frontends.cluster_actions import running
+from mce_notebook.run.client import launch_for, stop_host
 from mce_notebook.run.clusters.profiles import profile
 from mce_notebook.run.registry import HostFolder, Launch, Process, machine, write_json
 from mce_notebook.run.remote.connection import command
@@ -535,3 +538,41 @@ def test_a_full_disk_here_loses_nothing(done: SweepStore, tmp_path: Path, monkey
     import time
 
     assert HostSigns.of(here, time.time()).state(0, time.time()) == "done"
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A profile whose login node does not answer, with hosts of its own."""
+    monkeypatch.setenv("MCE_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("MCE_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "config").mkdir()
+    table = '[nowhere]\nkind = "local"\nssh = "me@127.0.0.1:1"\npython = "/p"\n'
+    (tmp_path / "config" / "clusters.toml").write_text(table)
+    yield "nowhere"
+    for host in running("nowhere"):
+        stop_host(host)
+
+
+def test_what_was_never_sent_is_cancelled_at_once(tmp_path: Path, nowhere: str) -> None:
+    handle = mce.sweep(work, x=range(3), name="never", store=tmp_path / "s", on=nowhere)
+    end = time.monotonic() + 60
+    while "no connection to me@127.0.0.1:1 yet" not in handle.progress.message:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    handle.cancel()
+    assert handle.wait(30).state == "cancelled"
+    assert "goes on there" not in handle.progress.message
+    handle.resume()
+    while "no connection" not in handle.progress.message:
+        assert time.monotonic() < end + 60
+        time.sleep(0.05)
+
+
+def test_what_a_relay_has_sent_is_not_taken_for_cancelled_by_the_next(tmp_path: Path, nowhere: str) -> None:
+    handle = mce.sweep(work, x=range(3), name="sent", store=tmp_path / "s", on="inline")
+    sweep = Store(tmp_path / "s").sweep("sent")
+    mirror = Mirror(sweep, "there")
+    assert not mirror.sent()
+    sweep.beat(claim_epoch(sweep.paths, {}), {"state": "interrupted", "sent": True})
+    assert mirror.sent()
+    assert handle.state == "done"

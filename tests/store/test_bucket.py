@@ -89,6 +89,12 @@ def test_addresses_that_name_no_bucket(said: str) -> None:
         address_of(said)
 
 
+@pytest.mark.parametrize("said", ["ftp://a/b", "file:///tmp/x", "https://lab.example.org/x", "S3://lab/x"])
+def test_addresses_of_other_kinds_make_no_folder(said: str) -> None:
+    with pytest.raises(StoreError, match=f"'{said}' is no place for a store; write a folder, or the address of a buck"):
+        root_path(said)
+
+
 def test_a_root_tells_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path))
     root = root_path("gs://lab/ex periments/@é")

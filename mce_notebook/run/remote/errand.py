@@ -71,6 +71,8 @@ class Errand:
         # What cannot be kept here, and what the other side cannot read there.
         self._trouble = ""
         self._complaint = ""
+        # Whether the other side may know of it, from this relay or one before.
+        self._sent = self._mirror.sent()
 
     # What the host may ask
 
@@ -134,6 +136,10 @@ class Errand:
                 self.state = ENDINGS["move"]
                 return
             if not self._link.up.is_set():
+                if not self._sent and (verb := (await self._look()).verb) in ENDINGS:
+                    # Nobody there has to be told first.
+                    self.state = ENDINGS[verb]
+                    return
                 await self._either(self._link.up.wait())
                 continue
             try:
@@ -142,8 +148,11 @@ class Errand:
             except Unreachable:
                 continue
         self.state = "interrupted"
+        name = self._link.place.name
         self.message = (
-            f"the relay to {self._link.place.name} has ended; the sweep goes on there, run the cell to see it"
+            f"the relay to {name} has ended; the sweep goes on there, run the cell to see it"
+            if self._sent
+            else f"there was no connection to {name}; run the cell to try again"
         )
 
     async def _either(self, other: Any) -> None:
@@ -193,6 +202,9 @@ class Errand:
 
     async def _send(self, told: "Orders | None", orders: "Orders") -> None:
         key, name = self._mirror.key, self.ledger.name
+        self._sent = True
+        # Kept before anything is sent: a relay that comes after this one has to know.
+        await self._beat()
         if told is None or told.declaration != orders.declaration:
             code, files = await asyncio.to_thread(self._mirror.files)
             sizes = {path: file.stat().st_size for path, file in files.items()}
@@ -301,6 +313,7 @@ class Errand:
         if self.state in RUNNING:
             message = self._link.remark or self._trouble or self._complaint or message
         beat |= {"state": self.state, "message": message, "workers": int(beat.get("workers") or 0) if up else 0}
+        beat["sent"] = self._sent
         beat["time"] = time.time() if self.state in RUNNING else self._read
         with contextlib.suppress(SweepError, OSError):
             async with self._showing:

@@ -81,6 +81,10 @@ class Mirror:
         listed = {path.relative_to(paths.folder).as_posix(): path for path in found if path.is_file()}
         return latest.code, {name: path for name, path in listed.items() if not name.endswith(signing.SIGNATURE)}
 
+    def sent(self) -> bool:
+        """Return whether a relay has ever sent the sweep anywhere."""
+        return any("mirrors" in one.host or self.sweep.heartbeat(one.number).get("sent") for one in self.sweep.epochs())
+
     def known(self) -> tuple[str, bytes]:
         """Return what is known here and was not computed there, as a sidecar, and its digest; "" for nothing."""
         there = set(self._mirrored().values())
