@@ -73,5 +73,5 @@ def test_a_setup_between_ragged_loops_is_computed_once_per_outer_value(
     exec(RAGGED, plain)
     assert run.rows() == plain["rows"]
     made = calls.read_text().splitlines()
-    # 1,200 points of 4 values; how many of the 3 slots come to share a value depends on how busy the machine is.
-    assert 4 <= len(made) == len(set(made)) <= 4 * 3
+    # 1,200 points; a slot that shares a value with another sets it up too.
+    assert len(made) == len(set(made)) <= 4 + 2
