@@ -17,6 +17,7 @@ import pytest
 
 from mce_notebook.declare.environment import config_folder
 from mce_notebook.run.client import hosts
+from tests.profiles import Profiles
 
 HERE = Path(__file__).parent
 
@@ -166,37 +167,10 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class Profiles:
-    """The user's own file of profiles."""
-
-    def __init__(self, shared: Path):
-        self.shared = shared
-        self.tables: dict[str, dict[str, Any]] = {}
-
-    def set(self, name: str, **values: Any) -> str:
-        """Add a profile that workers on this machine can use."""
-        told = {"interface": "lo", "folder": str(self.shared), "idle_timeout": "10m", **values}
-        self.tables[name] = {key: value for key, value in told.items() if value is not None}
-        lines = [
-            f"[{table}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in found.items())
-            for table, found in self.tables.items()
-        ]
-        config_folder().mkdir(parents=True, exist_ok=True)
-        (config_folder() / "clusters.toml").write_text("\n\n".join(lines) + "\n")
-        return name
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-
-
 @pytest.fixture(scope="session")
 def profiles(shared: Path, runtime: Path) -> Iterator[Profiles]:
-    yield Profiles(shared)
+    # Of workers on this machine.
+    yield Profiles({"interface": "lo", "folder": str(shared), "idle_timeout": "10m"})
     (config_folder() / "clusters.toml").unlink(missing_ok=True)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 import mce_notebook as mce
 from mce_notebook.run.client import hosts
-from tests.clusters.conftest import Profiles, run, until
+from tests.clusters.conftest import run, until
 from tests.clusters.network import Network, network
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(240)
 Queue = Callable[[], dict[str, str]]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import mce_notebook as mce
-from tests.clusters.conftest import HERE, Profiles, leave, until
+from tests.clusters.conftest import HERE, leave, until
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(180)
 

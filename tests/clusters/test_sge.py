@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import mce_notebook as mce
-from tests.clusters.conftest import Profiles, leave, run, until
+from tests.clusters.conftest import leave, run, until
+from tests.profiles import Profiles
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("sge", "tidy")]
 

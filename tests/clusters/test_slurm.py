@@ -17,7 +17,8 @@ import mce_notebook as mce
 from mce_notebook.errors import ClusterError, HostError, SweepStopped
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.client import HostHandle, hosts
-from tests.clusters.conftest import Profiles, run, until
+from tests.clusters.conftest import run, until
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(180)
 Queue = Callable[[], dict[str, str]]

@@ -16,7 +16,8 @@ import mce_notebook as mce
 from mce_notebook.errors import HostError, SweepStopped
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.client import HostHandle, hosts
-from tests.clusters.conftest import Login, Profiles, jobs, run, until
+from tests.clusters.conftest import Login, jobs, run, until
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE = 90.0

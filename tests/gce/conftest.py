@@ -14,6 +14,7 @@ import pytest
 from mce_notebook.declare.environment import config_folder
 from mce_notebook.run.client import HostHandle, hosts
 from tests.gce.stand_in import StandIn
+from tests.profiles import Profiles
 
 PLAIN: dict[str, Any] = {
     "kind": "gce",
@@ -36,32 +37,6 @@ def until(true: Callable[[], Any], seconds: float = 60.0, what: Callable[[], obj
         assert time.monotonic() < end, what() if callable(what) else what or f"not within {seconds:g} s"
         time.sleep(0.05)
     return found
-
-
-class Profiles:
-    """The user's own file of profiles."""
-
-    def __init__(self, key: Path):
-        self.key = key
-        self.tables: dict[str, dict[str, Any]] = {}
-
-    def set(self, name: str, **values: Any) -> str:
-        """Add a profile."""
-        self.tables[name] = {**PLAIN, "credentials": str(self.key), **values}
-        lines = [
-            f"[{table}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in found.items())
-            for table, found in self.tables.items()
-        ]
-        config_folder().mkdir(parents=True, exist_ok=True)
-        (config_folder() / "clusters.toml").write_text("\n\n".join(lines) + "\n")
-        return name
-
-
-def _toml(value: Any) -> str:
-    # JSON is TOML but for tables.
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +65,7 @@ def profiles(google: StandIn, runtime: Path) -> Iterator[Profiles]:
     """Profiles that go to the stand-in."""
     key = runtime / "key.json"
     key.write_text(json.dumps(google.key_file()))
-    yield Profiles(key)
+    yield Profiles({**PLAIN, "credentials": str(key)})
     (config_folder() / "clusters.toml").unlink(missing_ok=True)
 
 

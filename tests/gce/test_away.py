@@ -9,8 +9,9 @@ import pytest
 
 import mce_notebook as mce
 from tests.buckets import new_bucket, served, variables
-from tests.gce.conftest import Profiles, until
+from tests.gce.conftest import until
 from tests.gce.stand_in import StandIn
+from tests.profiles import Profiles
 
 
 def square(x: int) -> int:

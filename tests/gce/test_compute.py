@@ -15,8 +15,9 @@ from mce_notebook.run.clusters.console import Console
 from mce_notebook.run.clusters.profiles import profile
 from mce_notebook.run.clusters.request import resolve
 from mce_notebook.run.clusters.vault import Vault, kept
-from tests.gce.conftest import PLAIN, Profiles
+from tests.gce.conftest import PLAIN
 from tests.gce.stand_in import VM_EMAIL, StandIn
+from tests.profiles import Profiles
 
 ZONE, PROJECT = "us-east1-c", "fake-project"
 
@@ -26,7 +27,7 @@ def client(alone: StandIn, profiles: Profiles, monkeypatch: pytest.MonkeyPatch) 
     """Google, which is waited for less; nothing is left."""
     monkeypatch.setattr(compute, "FIRST", 0.01)
     monkeypatch.setattr(compute, "POLL_SECONDS", 0.05)
-    yield Google(str(profiles.key))
+    yield Google(str(profiles.common["credentials"]))
     for name in alone.instances.names():
         if name.startswith("one-"):
             alone.instances.vanish(name)
@@ -92,7 +93,7 @@ def test_nobody_at_the_other_end_is_told(monkeypatch: pytest.MonkeyPatch, profil
     monkeypatch.setattr(compute, "FIRST", 0.01)
     monkeypatch.setattr(compute, "TRIES", 2)
     monkeypatch.setenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "http://127.0.0.1:9/compute/v1/")
-    there = Google(str(profiles.key))
+    there = Google(str(profiles.common["credentials"]))
     with pytest.raises(CloudError, match="Google cannot be reached"):
         asyncio.run(there.call(there.compute.projects().get(project=PROJECT)))
 

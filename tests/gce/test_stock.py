@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gce.conftest import Profiles
 from tests.gce.stand_in import StandIn
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,7 +34,8 @@ def left(stand_in: StandIn) -> list[str]:
 
 def start(stand_in: StandIn, profiles: Profiles, seconds: float) -> str:
     """Start it for so long; how that ended."""
-    command = [sys.executable, str(Path(__file__).parent / "stock.py"), stand_in.url, str(profiles.key), str(seconds)]
+    script, key = str(Path(__file__).parent / "stock.py"), str(profiles.common["credentials"])
+    command = [sys.executable, script, stand_in.url, key, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     return done.stdout.rpartition("ended: ")[2].strip()
 

@@ -12,8 +12,9 @@ import pytest
 import mce_notebook as mce
 from mce_notebook.errors import SweepStopped
 from mce_notebook.frontends.cluster_actions import act
-from tests.gce.conftest import Profiles, host_of, until
+from tests.gce.conftest import host_of, until
 from tests.gce.stand_in import VM_EMAIL, StandIn
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(240)
 # Without a VM for the scheduler: this machine is where VMs of the stand-in can connect to.

@@ -12,8 +12,9 @@ from mce_notebook.errors import CloudError
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.finding import find
-from tests.gce.conftest import Profiles, end, host_of, until
+from tests.gce.conftest import end, host_of, until
 from tests.gce.stand_in import StandIn
+from tests.profiles import Profiles
 
 pytestmark = pytest.mark.timeout(240)
 # Without a VM for the scheduler: this machine is where VMs of the stand-in can connect to.
@@ -111,7 +112,7 @@ def test_check_tells_the_request_the_cost_and_what_google_says(alone: StandIn, p
 def test_init_writes_a_profile_that_can_be_read_where_there_are_credentials(
     tmp_path: Path, alone: StandIn, profiles: Profiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(profiles.key))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(profiles.common["credentials"]))
     monkeypatch.setenv("MCE_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
     assert 'project = "fake-project"' in act("init")
