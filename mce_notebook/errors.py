@@ -4,6 +4,8 @@
     ├── DeclarationError        rewrite the cell or the call
     │   ├── LoopError           the loops cannot be read as a sweep; carries the line and the rewritten cell
     │   ├── GridError           an axis, a guard, a selection of points
+    │   │   ├── GuardFailed     a guard raised at a point, or was stopped there
+    │   │   └── GuardPending    which points there are is known once the sweep's host has evaluated a guard
     │   ├── OptionError         an option of the line or of the call
     │   ├── ProfileError        a profile of clusters.toml
     │   └── NameConflict        the name belongs to another experiment or to a variable
@@ -81,6 +83,32 @@ class LoopError(DeclarationError):
 
 class GridError(DeclarationError):
     """An axis, a guard or a selection of points is not possible."""
+
+
+class GuardFailed(GridError):
+    """A guard raised at a point, or was stopped there.
+
+    Parameters
+    ----------
+    message : str
+    number : int
+        Which guard of its part it is.
+    index : int
+        Listed index in the product of the axes it reads.
+    """
+
+    def __init__(self, message: str, number: int = 0, index: int = 0):
+        super().__init__(message, number, index)
+        self.message = message
+        self.number = number
+        self.index = index
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class GuardPending(GridError):
+    """Which points belong to the design is not known yet: a slow guard is evaluated where the sweep runs."""
 
 
 class OptionError(DeclarationError):

@@ -155,6 +155,7 @@ def draft(proposal: Proposal, root: Path) -> Draft:
     own = proposal.grid.with_tokens(lambda value: proposal.experiment.token(value).encode()).snap(
         declaration.grid for declaration in earlier
     )
+    own = settled(own, proposal.experiment.token, sweep, earlier, patient=proposal.options.on == "inline")
     grid, missing = _joined(own, proposal, latest, sweep)
     if missing:
         notes = (*proposal.info.get("notes", ()), missing)
@@ -372,7 +373,7 @@ def _joined(own: Grid, proposal: Proposal, latest: Declaration | None, sweep: Sw
 
     And what cannot be joined, as a sentence.
     """
-    if latest is None or proposal.joins or latest.own_grid != _digest(own):
+    if latest is None or proposal.joins or latest.own_grid not in (_digest(own), own.guarded or None):
         return own, ""
     objects = own.object_values()
     if not objects or sweep is None:
@@ -428,7 +429,11 @@ def _declaration(proposal: Proposal, grid: Grid, own: str, latest: Declaration |
 
 
 def _digest(grid: Grid) -> str:
+    if grid.deferred:
+        return grid.guarded
     record, tables = grid.to_record()
+    # Whether a guard took long is no part of the grid.
+    record.pop("guarded", None)
     text = json.dumps(record, sort_keys=True, default=str)
     state = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tables):

@@ -244,6 +244,7 @@ class SweepStore:
 
     def declaration(self, number: int) -> "Declaration":
         """One declaration; CorruptStore or UnknownSweep if it cannot be read."""
+        from mce_notebook.store.answers import read_mask
         from mce_notebook.store.declaration import Declaration, table_digests
 
         try:
@@ -254,7 +255,11 @@ class SweepStore:
             raise UnknownSweep(f"The sweep {self.paths.folder.name!r} has no declaration {number}.") from None
         digests = table_digests(data)
         tables = {name: self._table(digest) for name, digest in digests.items()}
-        return replace(Declaration.from_json(data, tables), number=number)
+        declaration = replace(Declaration.from_json(data, tables), number=number)
+        if not declaration.deferred:
+            return declaration
+        mask = read_mask(self, declaration.deferred)
+        return declaration if mask is None else declaration.answered(mask)
 
     @property
     def gone(self) -> bool:

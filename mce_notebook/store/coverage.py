@@ -111,7 +111,7 @@ def todo(found: Known, declaration: Declaration) -> np.ndarray:
         older=found.generation < declaration.generation,
         chosen=lambda: selected(declaration.grid, declaration.selection or {}),
     )
-    mask = declaration.grid.mask()
+    mask = declaration.grid.candidates()
     return wanted if mask is None else wanted & mask
 
 

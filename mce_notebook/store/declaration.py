@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mce_notebook.declare import records
 from mce_notebook.declare.grid import Grid
 from mce_notebook.errors import CorruptStore
 
@@ -102,6 +103,18 @@ class Declaration:
     def grid(self) -> Grid:
         """The grid; object values come back as labels only."""
         return Grid.from_record(dict(self.grid_record), dict(self.tables))
+
+    @property
+    def deferred(self) -> str:
+        """Key of the slow guards that nobody has evaluated yet; empty where all is known."""
+        late = self.grid_record.get("format") == records.DEFERRED
+        return str(self.grid_record.get("guarded", "")) if late else ""
+
+    def answered(self, mask: np.ndarray) -> "Declaration":
+        """Return this declaration with what its slow guards keep, bool[size], as if they had been evaluated at once."""
+        record = {name: value for name, value in self.grid_record.items() if name != "asked"}
+        table = {"format": records.FORMAT, "mask": {"table": "mask"}}
+        return dataclasses.replace(self, grid_record=record | table, tables={**self.tables, "mask": np.packbits(mask)})
 
     def to_json(self, tables: Mapping[str, str]) -> bytes:
         """As JSON; `tables` are the digests the long columns are kept under, by name."""

@@ -4,6 +4,7 @@ experiments/<name>/               root: ./experiments, found upward like .git, o
   sweep.json                      immutable: format version, name, id, root seed
   intents/000001.json             run, pause, cancel; the latest holds
   declarations/000001.json        what was declared; long tables by content under declarations/tables/
+  declarations/<key>.mask         the points that slow guards keep; <key>.draft while they are evaluated
   objects/<digest>                captured buffers
   code/<version>/<python>/        source snapshot, closure, pickled function
   env/<sha>.json                  packages, Python, git, hardware
@@ -59,9 +60,13 @@ class SweepLayout:
         """One declaration."""
         return self.declarations / f"{number:06d}.json"
 
-    def mask(self, number: int) -> Path:
-        """Bitmap of a guard that could not be vectorised, beside its declaration."""
-        return self.declarations / f"{number:06d}.mask"
+    def mask(self, key: str) -> Path:
+        """Bitmap of what slow guards keep, beside the declarations, by a key of the guards and the axes."""
+        return self.declarations / f"{_checked_key(key)}.mask"
+
+    def mask_draft(self, key: str) -> Path:
+        """Locate what is known of it while they are evaluated."""
+        return self.declarations / f"{_checked_key(key)}.draft"
 
     def table(self, digest: str) -> Path:
         """Locate a long column of a grid, by the digest of its content."""
@@ -154,9 +159,7 @@ class SweepLayout:
 
     def artifact(self, point: str) -> Path:
         """Folder of one point; `point` is 32 hexadecimal digits of its key."""
-        if not re.fullmatch(r"[0-9a-f]{32}", point):
-            raise StoreError(f"{point!r} is no key of a point; expected 32 hexadecimal digits.")
-        return self.artifacts / point
+        return self.artifacts / _checked_key(point)
 
     @property
     def sealed(self) -> Path:
@@ -212,6 +215,12 @@ class Layout:
     def temporary(self) -> Path:
         """Where folders are made before they are renamed into place."""
         return self.root / ".tmp"
+
+
+def _checked_key(key: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{32}", key):
+        raise StoreError(f"{key!r} is no key; expected 32 hexadecimal digits.")
+    return key
 
 
 def checked_name(name: str) -> str:

@@ -1,0 +1,274 @@
+"""Guards tried for a moment, in a copy of this process that may hang or crash.
+
+Whoever declares a sweep wants to know at once how many points it has, and whether a guard raises. Most guards say so
+within milliseconds; one that takes a millisecond over a million combinations would hold up the notebook for a quarter
+of an hour, one that never returns would hang it, one that crashes would take it along. So what NumPy cannot evaluate
+runs in a forked copy of the process, which has everything the guard reads, for a fifth of a second in all. What is not
+known then is left to the host of the sweep (`run/guarding.py`). A fork of a process with threads may find a lock taken
+that nobody there will ever release; that, too, only means that the host does it.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import hashlib
+import io
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.guards import Guard, Mask, Question, asked_part, part_mask
+from mce_notebook.declare.matching import joined
+from mce_notebook.errors import GuardFailed
+from mce_notebook.store.answers import read_mask
+
+if TYPE_CHECKING:
+    from mce_notebook.store.catalog import SweepStore
+    from mce_notebook.store.declaration import Declaration
+
+# Seconds that guards may take in the process that declares. Where the machine is busy, the time the copy has waited for
+# a processor is not counted, up to the longest.
+BUDGET = 0.2
+LONGEST = 3.0
+# From so many seconds on, the next time may be too long: the answer is found again by its key.
+NOTICED = 0.05
+_LOOK = 0.01
+_HEAD = struct.Struct("!cQQ")
+_KNOWN, _RAISED = b"k", b"r"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of it.
+
+    Parameters
+    ----------
+    known : bool
+        Whether all guards were evaluated; the grid then knows its mask.
+    seconds : float
+        It took; 0 where NumPy could evaluate them all.
+    """
+
+    known: bool
+    seconds: float = 0.0
+
+
+class _Python(Exception):
+    """A guard needs Python."""
+
+
+def tried(grid: Grid, budget: float = BUDGET) -> Trial:
+    """Evaluate the guards of a grid if that takes no longer than `budget` seconds.
+
+    Raises
+    ------
+    GridError
+        If a guard raises, naming the point, with what it raised as the cause.
+    """
+    try:
+        grid.mask(slow=_needed)
+        return Trial(True)
+    except _Python:
+        pass
+    begun = time.monotonic()
+    answer = _in_a_copy(grid, budget)
+    seconds = time.monotonic() - begun
+    if answer is None:
+        return Trial(False, seconds)
+    kind, printed, content = answer
+    if printed:
+        sys.stdout.write(printed.decode("utf-8", "replace"))
+    if kind == _KNOWN:
+        grid.remember(np.unpackbits(np.frombuffer(content, np.uint8), count=grid.size).astype(np.bool_))
+        return Trial(True, seconds)
+    # It raised there within the time. Here it raises what people want to see, with its traceback.
+    _repeat(grid, *json.loads(content))
+    return Trial(False, seconds)
+
+
+def settled(
+    grid: Grid,
+    token: Callable[[Any], str],
+    sweep: "SweepStore | None",
+    earlier: "Sequence[Declaration]",
+    *,
+    patient: bool = False,
+) -> Grid:
+    """Return a grid that knows what its guards keep, or leaves that to the host of the sweep.
+
+    Parameters
+    ----------
+    grid : Grid
+    token : callable
+        Digest of any object by its content and the code it reaches (`Experiment.token`).
+    sweep : SweepStore or None
+        Where the answers of slow guards are kept; None for a sweep that is new.
+    earlier : sequence of Declaration
+        Its declarations.
+    patient : bool
+        Whether slow guards are evaluated here, however long that takes: `--on inline`.
+
+    Raises
+    ------
+    GridError
+        If a guard raises.
+    """
+    if grid.guarded:
+        found = _stored(grid.guarded, sweep, earlier) if grid.deferred else None
+        return grid if found is None else grid.answered(found, grid.guarded)
+    if patient:
+        grid.mask()
+        trial = Trial(True)
+    else:
+        trial = tried(grid)
+    if trial.known and trial.seconds < NOTICED and not any(one.grid_record.get("guarded") for one in earlier):
+        return grid
+    key = key_of(grid, token)
+    if trial.known:
+        return grid.answered(grid.mask(), key) if trial.seconds or patient else grid
+    found = _stored(key, sweep, earlier)
+    return grid.postponed(key) if found is None else grid.answered(found, key)
+
+
+def key_of(grid: Grid, token: Callable[[Any], str]) -> str:
+    """Return the key of what the guards of a grid keep: of all they read, and of the code they reach."""
+    record, tables = Grid(tuple(part.with_axes(part.axes) for part in grid.parts)).to_record()
+    guards = [
+        [(guard.expression, guard.names, sorted(guard.constants.items()), guard.function) for guard in part.guards]
+        for part in grid.parts
+    ]
+    state = hashlib.blake2b(json.dumps(record, sort_keys=True, default=str).encode(), digest_size=16)
+    for name in sorted(tables):
+        state.update(name.encode() + tables[name].tobytes())
+    state.update(token(guards).encode())
+    return state.hexdigest()
+
+
+def _stored(key: str, sweep: "SweepStore | None", earlier: "Sequence[Declaration]") -> Mask | None:
+    for one in earlier:
+        if one.grid_record.get("guarded") == key and not one.deferred:
+            mask = one.grid.mask()
+            return np.ones(one.grid.size, np.bool_) if mask is None else mask
+    return None if sweep is None else read_mask(sweep, key)
+
+
+def _needed(guard: Guard, rows: Iterator[tuple[Any, ...]]) -> list[bool]:
+    if not guard.whole:
+        # Raises, because its code is not known here; nothing of it runs.
+        guard.test()
+    raise _Python
+
+
+def _repeat(grid: Grid, part: int, number: int, index: int) -> None:
+    guard = grid.parts[part].guards[number]
+    at = np.array([index], np.int64)
+    # What it prints on the way was printed already.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        Question(number, guard, asked_part(grid.parts[part], guard), at).asked_here(at)
+
+
+def _in_a_copy(grid: Grid, budget: float) -> tuple[bytes, bytes, bytes] | None:
+    """Return what a copy of this process finds out: a kind, what was printed, and the content; None if too late."""
+    ours, theirs = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            # Python, JAX and others warn of forks of processes with threads; what may come of it is provided for.
+            warnings.simplefilter("ignore")
+            child = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        return None
+    if child == 0:
+        _live(grid, ours, theirs)
+    os.close(theirs)
+    try:
+        return _hear(ours, child, budget)
+    finally:
+        os.close(ours)
+        _end(child)
+
+
+def _live(grid: Grid, ours: int, theirs: int) -> NoReturn:
+    """Be the copy: say what the guards say, and end."""
+    try:
+        os.close(ours)
+        # Collecting what belongs to the other process could delete its files.
+        gc.disable()
+        faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.stdout = sys.stderr = printed = io.StringIO()
+        kind, content = _said(grid)
+        text = printed.getvalue().encode("utf-8", "replace")
+        message = memoryview(_HEAD.pack(kind, len(text), len(content)) + text + content)
+        while message:
+            message = message[os.write(theirs, message) :]
+    except BaseException:
+        # No answer: the host of the sweep finds out, and tells what happens there.
+        os._exit(1)
+    # Neither exit handlers nor buffers: they are the other process's.
+    os._exit(0)
+
+
+def _said(grid: Grid) -> tuple[bytes, bytes]:
+    masks: list[Mask | None] = []
+    for at, part in enumerate(grid.parts):
+        try:
+            masks.append(part_mask(part))
+        except GuardFailed as error:
+            return _RAISED, json.dumps([at, error.number, error.index]).encode()
+    return _KNOWN, np.packbits(joined(grid.parts, masks)).tobytes()
+
+
+def _hear(pipe: int, child: int, budget: float) -> tuple[bytes, bytes, bytes] | None:
+    begun = time.monotonic()
+    data = bytearray()
+    while True:
+        late = time.monotonic() - begun
+        left = min(budget + _waited(child), LONGEST) - late
+        ready, _, _ = select.select([pipe], [], [], max(0.0, min(left, _LOOK)))
+        if ready:
+            piece = os.read(pipe, 1 << 20)
+            data += piece
+            if not piece:
+                return _whole(bytes(data))
+        elif left <= 0:
+            return None
+
+
+def _whole(data: bytes) -> tuple[bytes, bytes, bytes] | None:
+    if len(data) < _HEAD.size:
+        return None
+    kind, printed, content = _HEAD.unpack_from(data)
+    text, rest = data[_HEAD.size : _HEAD.size + printed], data[_HEAD.size + printed :]
+    return (kind, text, rest) if len(rest) == content else None
+
+
+def _waited(child: int) -> float:
+    """Return the seconds a process was ready to run and did not, because others had the processors (proc(5))."""
+    try:
+        with open(f"/proc/{child}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _end(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    # One that hangs in a system call ends when that does; nobody waits for it here.
+    if os.waitpid(child, os.WNOHANG)[0] == 0:
+        threading.Thread(target=os.waitpid, args=(child, 0), name="mce-trial", daemon=True).start()
