@@ -9,7 +9,7 @@ from mce_notebook.declare import bundle
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.subsets import check_labels
-from mce_notebook.errors import StaleResults, SweepStopped, UnknownSweep, UntrustedCode
+from mce_notebook.errors import GuardFailed, StaleResults, SweepStopped, UnknownSweep, UntrustedCode
 from mce_notebook.launch import Launched, Proposal, launch, start
 from mce_notebook.store.catalog import SweepStore
 from mce_notebook.store.declaration import Declaration
@@ -137,6 +137,8 @@ class Sweep:
 
         Raises
         ------
+        GridError
+            If a guard that was evaluated by the host raised at a point, or had to be stopped there.
         SweepStopped
             If it was cancelled, paused, or stopped by `max_failures` before all points were computed.
         StaleResults
@@ -145,6 +147,12 @@ class Sweep:
             If `timeout` passes first.
         """
         progress = self.wait(timeout)
+        if progress.guard == "failed":
+            raise GuardFailed(progress.message)
+        if progress.guard:
+            raise SweepStopped(
+                f"`{self.name}` is {progress.state}, and {progress.message}. `{self.name}.resume()` goes on."
+            )
         if progress.state in ("cancelled", "paused", "stopped", "interrupted") and progress.pending:
             raise SweepStopped(
                 f"`{self.name}` is {progress.state} with {progress.pending:,} of {progress.total:,} points not computed"
@@ -385,7 +393,7 @@ class Sweep:
         number = self._number if self._number is not None else max(self._store.numbers(), default=None)
         if number is None:
             raise UnknownSweep(f"`{self.name}` was never declared completely; run its cell.")
-        if self._followed is None or self._followed.number != number:
+        if self._followed is None or self._followed.number != number or self._followed.deferred:
             self._followed = self._store.declaration(number)
         return self._followed
 
@@ -405,7 +413,7 @@ class Sweep:
     def _live_grid(self) -> Grid:
         """Return the declared grid with the objects its axes may hold."""
         grid = self._declaration().grid
-        if grid.whole:
+        if grid.whole and not grid.deferred:
             return grid
         return grid.with_object_values(self._loaded()[1])
 

@@ -26,6 +26,7 @@ from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.options import Options
 from mce_notebook.declare.version import Version, explain
 from mce_notebook.errors import AlreadyExists, DeclarationError, NameConflict, SweepStopped
+from mce_notebook.run.trial import settled
 from mce_notebook.store.catalog import Store, SweepStore, object_digest
 from mce_notebook.store.coverage import Known, known, todo, unknown
 from mce_notebook.store.declaration import Declaration
@@ -88,7 +89,7 @@ class Launched:
     declaration : Declaration
         The declaration that holds now.
     todo : int
-        Points to be computed.
+        Points to be computed; at most so many while a slow guard is still to be evaluated.
     held : int
         Stale points that were held back, because recomputing them is expensive and nobody asked for it.
     reasons : tuple of str
@@ -208,9 +209,10 @@ def launch(proposal: Proposal, root: Path, *, attempts: int = 5) -> Launched:
         declaration = sweep.declaration(_declare_again(sweep, declaration, written))
     count = int(np.count_nonzero(plan.todo))
     reasons = stale_reasons(sweep, declaration, plan.known)
-    if count:
+    started = bool(count or declaration.deferred)
+    if started:
         start(sweep, declaration, wanted=plan.sweep is None)
-    return Launched(sweep, declaration, count, plan.held, reasons, bool(count))
+    return Launched(sweep, declaration, count, plan.held, reasons, started)
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ def _relaunch(plan: Draft, sweep: SweepStore, latest: Declaration) -> Launched:
     # An unchanged cell goes on where a crash cut it, and leaves alone what somebody stopped.
     count = int(np.count_nonzero(plan.todo))
     intent = sweep.latest_intent()
-    started = bool(count) and (intent is None or intent.verb == "run")
+    started = bool(count or latest.deferred) and (intent is None or intent.verb == "run")
     if started:
         start(sweep, latest)
     reasons = stale_reasons(sweep, latest, plan.known)

@@ -44,17 +44,20 @@ class Guard:
         The axes it reads.
     constants : mapping
         Everything else it reads. `math`, `np` and the builtins are known anyway.
+    text : str
+        What a record calls a function that it does not hold.
     """
 
     expression: str | None = None
     function: Callable[..., Any] | None = None
     names: tuple[str, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
 
     def __str__(self) -> str:
         if self.expression is not None:
             return self.expression
-        return getattr(self.function, "__name__", "a function") if self.function is not None else "a function"
+        return str(getattr(self.function, "__name__", "")) or self.text or "a function"
 
     @property
     def whole(self) -> bool:

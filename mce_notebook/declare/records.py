@@ -164,7 +164,7 @@ def _read_part(record: Mapping[str, Any], tables: Mapping[str, Any]) -> Part:
 def _read_guard(record: Mapping[str, Any]) -> Guard:
     constants = {name: unpack_value(value) for name, value in record["constants"].items()}
     if record["expression"] is None:
-        return Guard(None, None, tuple(record["names"]), {})
+        return Guard(None, None, tuple(record["names"]), {}, str(record["text"]))
     return Guard(record["expression"], None, tuple(record["names"]), constants)
 
 

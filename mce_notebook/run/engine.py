@@ -106,7 +106,7 @@ class Engine:
     def over(self) -> bool:
         """Whether every point has its outcome, or the sweep is in a state in which nobody waits for it."""
         tally = None if self._work is None else self._work.tally
-        complete = tally is not None and tally.done + tally.failed >= tally.total
+        complete = tally is not None and tally.done + tally.failed >= tally.total and not self._asking
         return complete or self.state not in ("starting", "running", "draining")
 
     def wanted(self, limit: int) -> int:
@@ -191,9 +191,13 @@ class Engine:
                     return
                 await self._stirred.wait()
             elif self._idle():
-                if not self._missed:
+                if self._asking:
+                    # Of a guard: what it said is in the store now, or an order to stop.
+                    await self._look()
+                elif not self._missed:
                     return
-                await self._plan_again()
+                if not self._order:
+                    await self._plan_again()
             elif self._full() or not await self._send():
                 await self._stirred.wait()
 
@@ -202,6 +206,11 @@ class Engine:
         assert self._work is not None
         assert self._writer is not None
         return not (self._planning or self._flying or self._work.schedule.remaining) and self._writer.idle
+
+    @property
+    def _asking(self) -> bool:
+        """Whether guards are evaluated, before it is known which points there are."""
+        return self._work is not None and self._work.task.guard is not None
 
     def _full(self) -> bool:
         assert self._work is not None
@@ -434,7 +443,7 @@ class Engine:
         await asyncio.gather(*self._flying, return_exceptions=True)
         # With a full disk the wait ends too: what is lost then was never acknowledged and is computed again.
         written = await self._writer.close(CLOSE_SECONDS)
-        complete = self._work is not None and self._work.schedule.finished and not self._missed
+        complete = self._work is not None and self._work.schedule.finished and not (self._missed or self._asking)
         self.state = "done" if complete and written else ENDINGS.get(self._order, "paused")
         if not written:
             self.message = f"nothing can be written: {self._troubled}"

@@ -40,6 +40,8 @@ class Task:
         The writer's epoch, when slots share its file system: large payloads are then written by them.
     sweep : str
         Id of the sweep: a folder may be deleted and its name used again while slots keep what they have loaded.
+    guard : tuple of int, optional
+        Part and number of a guard that is evaluated, instead of the experiment, over the axes it reads.
     """
 
     store: str
@@ -51,6 +53,7 @@ class Task:
     cores: int = 1
     epoch: int | None = None
     sweep: str = ""
+    guard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pyarrow as pa  # noqa: F401
 
 from mce_notebook.declare import bundle
 from mce_notebook.declare.experiment import Experiment
+from mce_notebook.run.asking import asker
 from mce_notebook.run.causes import Causes
 from mce_notebook.run.evaluator import Evaluator
 from mce_notebook.run.outcome import meta
@@ -113,6 +114,8 @@ def opened(task: Task, *, alone: bool = False, **options: Any) -> Evaluator:
     if alone:
         publish(experiment.namespace)
     grid = declaration.grid.with_object_values(values)
+    if task.guard is not None:
+        return asker(grid, values, task, **options)
     evaluator = Evaluator(
         experiment,
         grid,

@@ -18,6 +18,7 @@ from mce_notebook.declare.grid import Status
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import StoreError, SweepError, UnknownSweep
 from mce_notebook.plan import Plan
+from mce_notebook.run.guarding import Guarding, of_guard
 from mce_notebook.run.ledger import Assignment, Orders
 from mce_notebook.run.protocol import Task
 from mce_notebook.run.registry import Process, machine, start_time
@@ -73,6 +74,8 @@ class StoreLedger:
         self._paid: float | None = None
         # Frozen, hence read once.
         self._declarations: dict[int, Declaration] = {}
+        # Slow guards of the latest declaration, which are evaluated before its points.
+        self._guarding: Guarding | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,6 +112,8 @@ class StoreLedger:
 
     def note(self, event: str, message: str) -> None:
         """Leave an event for people to read."""
+        if self._guarding is not None and self._guarding.busy and event == "remark":
+            self._guarding.noticed(message)
         if not self._replaced():
             self._sweep.add_event(self._epoch, {"event": event, "message": message})
 
@@ -124,7 +129,15 @@ class StoreLedger:
 
     def assignment(self, flying: Sequence[tuple[Task, "Block"]]) -> Assignment:
         """Return the latest declaration with what is missing of it and not in blocks on their way."""
-        declaration = self._declaration(self._sweep.numbers()[-1])
+        number = self._sweep.numbers()[-1]
+        declaration = self._declaration(number)
+        if declaration.deferred:
+            work = self._guards(declaration, flying)
+            if work is not None:
+                return work
+            declaration = self._declaration(number)
+        self._guarding = None
+        flying = [(task, block) for task, block in flying if task.guard is None]
         options = _options(declaration)
         found = known(self._sweep, declaration)
         missing = todo(found, declaration)
@@ -145,6 +158,15 @@ class StoreLedger:
         schedule = Schedule(plan, retries=options.retries, max_failures=options.max_failures)
         tally = Tally(np.array(found.status), int(grid.size if mask is None else np.count_nonzero(mask)))
         return Assignment(self._task(declaration, options), schedule, tally, options, declaration.outputs, places)
+
+    def _guards(self, declaration: "Declaration", flying: Sequence[tuple[Task, "Block"]]) -> Assignment | None:
+        """Return what slow guards are still to be asked; None once it is known which points there are."""
+        if self._guarding is None or self._guarding.key != declaration.deferred:
+            if self._guarding is not None:
+                self._guarding.keep()
+            self._guarding = Guarding(self._sweep, declaration, lambda why: self.intend("stop", why))
+        options = _options(declaration)
+        return self._guarding.assignment(self._task(declaration, options), options, flying)
 
     def claim(self) -> None:
         """Open a new epoch to write in, unless one is open."""
@@ -181,6 +203,12 @@ class StoreLedger:
 
     def append(self, frames: Sequence["Frame"]) -> None:
         """Make outcomes durable."""
+        if self._guarding is not None:
+            frames = self._guarding.take(frames)
+        # What slots said late of guards that somebody else has evaluated by now.
+        frames = [frame for frame in frames if not of_guard(frame)]
+        if not frames:
+            return
         self.claim()
         assert self._journal is not None
         self._journal.append(frames)
@@ -211,6 +239,8 @@ class StoreLedger:
             if self._journal is None or int(beat.get("counter", 0)) < self._counter or self._replaced():
                 return
             self._counter = int(beat.get("counter", 0))
+            if self._guarding is not None and self._guarding.busy:
+                beat = self._guarding.told(beat)
             self._sweep.beat(self._epoch, {**beat, "cost": self._cost(beat.get("cost"))})
 
     def _cost(self, here: float | None) -> float | None:
@@ -226,6 +256,8 @@ class StoreLedger:
         with self._beating:
             journal, self._journal, self._paid, self._counter = self._journal, None, None, 0
         if journal is not None:
+            if self._guarding is not None:
+                self._guarding.keep()
             # Who goes on with this ledger, because the sweep was asked for again meanwhile, writes in a new epoch.
             journal.close()
             give_back_memory()
@@ -239,9 +271,10 @@ class StoreLedger:
                 log.warning("%s: segments stay as they are: %s", self.name, error)
 
     def _declaration(self, number: int) -> "Declaration":
-        if number not in self._declarations:
-            self._declarations[number] = self._sweep.declaration(number)
-        return self._declarations[number]
+        known = self._declarations.get(number)
+        if known is None or known.deferred:
+            known = self._declarations[number] = self._sweep.declaration(number)
+        return known
 
     def _places(self, declaration: "Declaration", task: Task) -> np.ndarray:
         """Return int64[n]: where each point of an earlier declaration is listed in this one, -1 if nowhere."""

@@ -144,17 +144,17 @@ def settled(
 
 
 def key_of(grid: Grid, token: Callable[[Any], str]) -> str:
-    """Return the key of what the guards of a grid keep: of all they read, and of the code they reach."""
+    """Return the key of what the guards of a grid keep: half of it of the code they reach, half of the axes."""
     record, tables = Grid(tuple(part.with_axes(part.axes) for part in grid.parts)).to_record()
     guards = [
         [(guard.expression, guard.names, sorted(guard.constants.items()), guard.function) for guard in part.guards]
         for part in grid.parts
     ]
-    state = hashlib.blake2b(json.dumps(record, sort_keys=True, default=str).encode(), digest_size=16)
+    state = hashlib.blake2b(json.dumps(record, sort_keys=True, default=str).encode(), digest_size=8)
     for name in sorted(tables):
-        state.update(name.encode() + tables[name].tobytes())
-    state.update(token(guards).encode())
-    return state.hexdigest()
+        column = tables[name]
+        state.update(name.encode() + (repr(column.tolist()).encode() if column.dtype == object else column.tobytes()))
+    return hashlib.blake2b(token(guards).encode(), digest_size=8).hexdigest() + state.hexdigest()
 
 
 def _stored(key: str, sweep: "SweepStore | None", earlier: "Sequence[Declaration]") -> Mask | None:

@@ -26,6 +26,11 @@ Pieces = Mapping[tuple[int, ...], Mask]
 FORMAT = 1
 
 
+def same_guards(key: str, other: str) -> bool:
+    """Whether two keys are of the same guards, over whatever axes: their first halves say so."""
+    return len(other) == len(key) and key[: len(key) // 2] == other[: len(key) // 2]
+
+
 def read_mask(sweep: "SweepStore", key: str) -> Mask | None:
     """Return which points of a grid its guards keep, bool[size]; None while that is not known.
 

@@ -67,8 +67,11 @@ class Snapshot:
         """
         with self._lock:
             number = self._number()
-            if number != self.declaration.number:
-                self._now = self._now.under(self._sweep.declaration(number))
+            if number != self.declaration.number or self.declaration.deferred:
+                latest = self._sweep.declaration(number)
+                # Of the same number only once the guards of it are evaluated: then it is known which points there are.
+                if number != self.declaration.number or not latest.deferred:
+                    self._now = self._now.under(latest)
             return self._now.read()
 
     def follow(self, declaration: int) -> None:

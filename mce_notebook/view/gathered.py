@@ -61,7 +61,7 @@ class Gathered:
         self.sweep = sweep
         self.declaration = declaration
         self.reader = LogReader(sweep.paths)
-        self.cells: Cells = cells_of(declaration.grid, declaration.grid.mask())
+        self.cells: Cells = cells_of(declaration.grid, declaration.grid.candidates())
         size = self.cells.size
         status = np.zeros(size, np.uint8)
         if self.cells.excluded is not None:

@@ -100,6 +100,9 @@ class Progress:
         What it has cost so far; None where nobody knows prices.
     currency : str
         Of the cost.
+    guard : str
+        While it is not known yet which points there are, because a slow guard is evaluated by the host first:
+        "pending", or "failed" once that raised; all counts are 0 then. Empty as a rule.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Progress:
     causes: Mapping[str, int] = field(default_factory=dict)
     cost: float | None = None
     currency: str = "USD"
+    guard: str = ""
 
     @classmethod
     def of(
@@ -149,6 +153,8 @@ class Progress:
         host = HostSigns.of(sweep, now)
         snapshot.update()
         host = HostSigns.of(sweep, now)
+        if snapshot.declaration.deferred:
+            return _before_points(snapshot, host, now)
         found = snapshot.counts(host)
         counts = {status.name.lower(): count for status, count in found.items()}
         left = snapshot.left(found)
@@ -188,6 +194,8 @@ class Progress:
 
     def text(self, width: int = 24) -> str:
         """One line with a bar, and a second one when there is something to add."""
+        if self.guard:
+            return f"{self.name}  {self.state}  {' · '.join(self._details())}"
         filled = width if not self.total else self.known * width // self.total
         bar = "█" * filled + "░" * (width - filled)
         first = f"{self.name}  {self.state}  {bar} {self._share()}  " + " · ".join(self._facts())
@@ -223,12 +231,16 @@ class Progress:
         )
 
     def _share(self) -> str:
+        if self.guard:
+            return ""
         if self.known == self.total:
             return "100 %"
         # Never "100 %" before it is.
         return f"{min(100 * self.known / self.total, 99.9):.{0 if self.total < 1000 else 1}f} %"
 
     def _facts(self) -> list[str]:
+        if self.guard:
+            return []
         known = f"{self.total:,}" if self.known == self.total else f"{self.known:,} of {self.total:,}"
         facts = [f"{known} point{'' if self.total == 1 else 's'}"]
         if self.rate > 0:
@@ -260,6 +272,32 @@ class Progress:
         if self.message:
             details.append(self.message)
         return details
+
+
+def _before_points(snapshot: "Snapshot", host: HostSigns, now: float) -> Progress:
+    """Return the progress of a sweep whose slow guards are not evaluated yet: which points it has nobody knows."""
+    state = host.state(1, now)
+    running = state == "running"
+    said = host.beat.get("guard") or {}
+    failed = state == "stopped" and host.message.startswith("The guard ")
+    if running and said.get("total"):
+        told = f"the guard {said['text']} is evaluated: {said['done']:,} of {said['total']:,} combinations"
+    else:
+        guards = dict.fromkeys(str(guard) for part in snapshot.declaration.grid.parts for guard in part.guards)
+        name = f"the guard {next(iter(guards))}" if len(guards) == 1 else "guards"
+        told = f"which points there are is known once {name} {'is' if len(guards) == 1 else 'are'} evaluated"
+    message = host.message if failed else "; ".join(filter(None, (told, host.message)))
+    return Progress(
+        name=snapshot.name,
+        state=state,
+        total=0,
+        workers=host.workers if running else 0,
+        elapsed=host.elapsed(now),
+        message=message,
+        cost=host.cost,
+        currency=host.currency,
+        guard="failed" if failed else "pending",
+    )
 
 
 def duration(seconds: float) -> str:

@@ -235,7 +235,9 @@ def _missing(landing: Landing) -> bool:
     from mce_notebook.store.coverage import known, todo
 
     declaration = landing.sweep.latest()
-    return declaration is not None and bool(todo(known(landing.sweep, declaration), declaration).any())
+    if declaration is None or declaration.deferred:
+        return declaration is not None
+    return bool(todo(known(landing.sweep, declaration), declaration).any())
 
 
 def main(arguments: list[str]) -> int:
