@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mce_notebook.errors import DeclarationError
 from mce_notebook.launch import Draft, Proposal, draft, refuse_expensive
 from mce_notebook.plan import Preview, preview
 from mce_notebook.store.frames import Outcomes, encode
@@ -41,6 +42,8 @@ class Estimate:
         What was understood of the cell.
     problem : str
         The error of the point that was tried, if it failed.
+    guard : bool
+        Whether a slow guard is left to the host: all counts are the most there can be then.
     """
 
     counts: Preview
@@ -52,16 +55,19 @@ class Estimate:
     cores: int
     notes: tuple[str, ...] = ()
     problem: str = ""
+    guard: bool = False
 
     @property
     def core_seconds(self) -> float | None:
-        """Of all points that would be computed now."""
+        """Of all points that would be computed now; the most it can be while a guard is left to the host."""
         return None if self.seconds is None else self.todo * self.seconds * self.cores
 
     def text(self) -> str:
         """For people."""
         counts = self.counts
         lines = list(self.notes)
+        if self.guard:
+            return "\n".join([*lines, *self._at_most(), "Nothing was started."])
         stale = f"{counts.stale:,} stale" + (f", {self.held:,} of them held back" if self.held else "")
         lines.append(
             f"{counts.points:,} points: {counts.new:,} new, {counts.reused:,} reused, {stale}, "
@@ -79,6 +85,16 @@ class Estimate:
         lines.append("Nothing was started.")
         return "\n".join(lines)
 
+    def _at_most(self) -> list[str]:
+        lines = [
+            f"at most {self.counts.points:,} points: a guard takes too long to be evaluated here, so the host of the "
+            "sweep does it, before the points",
+            f"at most {self.todo:,} would be computed now",
+        ]
+        if self.core_seconds is not None and self.todo:
+            lines.append(f"at most about {_span(self.core_seconds)} of one core ({self.source})")
+        return lines
+
 
 def estimate(proposal: Proposal, root: Path) -> Estimate:
     """Estimate what a proposal would do, by computing a few of its points here.
@@ -94,12 +110,13 @@ def estimate(proposal: Proposal, root: Path) -> Estimate:
     grid = plan.declaration.grid
     # A frozen class; the protocol asks for attributes one could set.
     known: Any = plan.known
-    counts = preview(grid, grid.mask(), known)
+    counts = preview(grid, grid.candidates(), known)
     at = np.flatnonzero(plan.todo)
     seconds, nbytes, source, problem = _cost(plan, at)
     return Estimate(
-        counts, at.size, plan.held, seconds, nbytes, source, proposal.options.cores, _notes(proposal.info), problem
-    )
+        counts, at.size, plan.held, seconds, nbytes, source, proposal.options.cores, _notes(proposal.info), problem,
+        grid.deferred,
+    )  # fmt: skip
 
 
 def confirm(proposal: Proposal, root: Path) -> None:
@@ -111,8 +128,16 @@ def confirm(proposal: Proposal, root: Path) -> None:
         Naming the estimate and the option.
     """
     limit = proposal.options.confirm_above
-    if limit is not None:
-        refuse_expensive(estimate(proposal, root).core_seconds or 0.0, limit)
+    if limit is None:
+        return
+    found = estimate(proposal, root)
+    if found.guard and (found.core_seconds is None or found.core_seconds > limit):
+        raise DeclarationError(
+            f"What this would take is not known before its guards are evaluated, which takes too long to be done here "
+            f"(there are at most {found.counts.points:,} points); nothing was submitted. Leave --confirm-above out to "
+            "run it all the same."
+        )
+    refuse_expensive(found.core_seconds or 0.0, limit)
 
 
 def _notes(info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -125,6 +150,9 @@ def _cost(plan: Draft, at: np.ndarray) -> tuple[float | None, float | None, str,
         return None, None, "", ""
     if recorded.size >= CANARIES:
         return float(np.nanmean(recorded)), None, f"as {recorded.size:,} points took before", ""
+    if plan.declaration.deferred:
+        # A point that a guard leaves out may not be computable.
+        return None, None, "", ""
     return _canary(plan, at)
 
 

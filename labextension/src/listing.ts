@@ -56,14 +56,16 @@ export function aside(sweep: Summary): string {
 
 /** The line below a sweep's name: how far it is, and what went wrong. */
 export function detail(sweep: Summary): string {
-  const parts = [points(sweep.known, sweep.total)];
+  // While a slow guard is evaluated nobody knows how many points there are; the message tells how far that is.
+  const guarded = sweep.total === 0 && sweep.state !== 'done' && sweep.message !== '';
+  const parts = [guarded ? (sweep.state === 'running' ? sweep.message : '') : points(sweep.known, sweep.total)];
   if (failures(sweep) > 0) {
     parts.push(`${integer(failures(sweep))} failed`);
   }
   if (sweep.counts.stale > 0) {
     parts.push(`${integer(sweep.counts.stale)} stale`);
   }
-  return parts.join(' · ');
+  return parts.filter(Boolean).join(' · ');
 }
 
 /** A moment as short as it is clear: the time of today, else the day. */

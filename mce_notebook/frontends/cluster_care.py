@@ -145,7 +145,7 @@ def _cut(folder: HostFolder, name: str) -> Iterator["Sweep"]:
 def _opened(sweep: "Sweep") -> str:
     progress = sweep.progress
     return (
-        f"  {sweep.name}: {progress.state}, {progress.known:,} of {progress.total:,} points; "
+        f"  {sweep.name}: {progress.state}, {progress.extent}; "
         f"{sweep.name} = mce.open({sweep.name!r}, store={str(sweep.folder.parent)!r})"
     )
 

@@ -94,8 +94,10 @@ def sweeps_text(sweeps: Iterable["Sweep"]) -> str:
     for sweep in sweeps:
         found = sweep.progress
         bad = found.failed + found.killed + found.timeout
-        share = 100 * found.known // max(found.total, 1)
-        rows.append((sweep.name, found.state, f"{found.total:,}", f"{share} %", f"{bad:,}", f"{found.stale:,}"))
+        total, share = f"{found.total:,}", f"{100 * found.known // max(found.total, 1)} %"
+        if found.guard:
+            total, share = "not known yet", ""
+        rows.append((sweep.name, found.state, total, share, f"{bad:,}", f"{found.stale:,}"))
     if len(rows) == 1:
         return "There are no sweeps here yet."
     return table_text(rows)

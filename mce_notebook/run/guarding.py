@@ -1,4 +1,4 @@
-"""Slow guards, evaluated by the host of a sweep in its slots before it plans: only then is known which points there are.
+"""Slow guards, evaluated by the host of a sweep in its slots, before it plans: only they tell which points there are.
 
 To an engine this is work as any other: an assignment whose points are the combinations of the axes a guard reads, in
 blocks over all slots, supervised as points are. What comes back is no outcome and not logged, but gathered in a draft

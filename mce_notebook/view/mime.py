@@ -59,4 +59,5 @@ def bundle(
 
 def _alt(progress: Progress) -> str:
     # The name of a sweep is an identifier: nothing to escape.
-    return f"{progress.name}: {progress.known} of {progress.total} points known"
+    known = "points not known yet" if progress.guard else f"{progress.known} of {progress.total} points known"
+    return f"{progress.name}: {known}"

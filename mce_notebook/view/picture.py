@@ -337,7 +337,7 @@ def _frame(axes: "Axes") -> None:
 
 
 def _title(axes: "Axes", progress: "Progress", about: Subject | None) -> None:
-    share = f"{progress.known:,} of {progress.total:,} points" if progress.pending else f"{progress.total:,} points"
+    share = progress.extent if progress.pending or progress.guard else f"{progress.total:,} points"
     parts = [share]
     bad = progress.failed + progress.killed + progress.timeout
     if bad:

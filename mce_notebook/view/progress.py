@@ -180,7 +180,13 @@ class Progress:
             causes=grouped(snapshot.causes()),
             cost=host.cost,
             currency=host.currency,
+            guard="",
         )
+
+    @property
+    def extent(self) -> str:
+        """How many points are known, of how many, in words."""
+        return "points not known yet" if self.guard else f"{self.known:,} of {self.total:,} points"
 
     @property
     def known(self) -> int:

@@ -28,6 +28,11 @@ def seal(snapshot: Snapshot, *, stale: bool = False) -> Path:
         If the log is damaged.
     """
     fresh = Snapshot(snapshot.sweep, snapshot.declaration.number)
+    if fresh.declaration.deferred:
+        raise IncompleteGrid(
+            f"`{fresh.name}` cannot be sealed yet: its guards are not evaluated, so nobody knows which points there "
+            f"are. `{fresh.name}.resume()` goes on."
+        )
     counts = fresh.counts()
     missing = counts[Status.PENDING] + counts[Status.RUNNING]
     if missing:

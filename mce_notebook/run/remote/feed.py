@@ -141,6 +141,7 @@ class Feed:
         self._sweep = sweep
         self._have = have.get("epochs", {})
         self._files: dict[str, Any] = dict(have.get("artifacts", {}))
+        self._masks: set[str] = set(have.get("masks", ()))
         self._declarations: dict[int, Any] = {}
         self._send = send
         self._epochs: dict[int, _Epoch] = {}
@@ -148,11 +149,21 @@ class Feed:
 
     def round(self) -> bool:
         """Send what is new; return whether anything was."""
-        new = False
+        new = self._said_by_guards()
         for claim in self._sweep.epochs():
             if claim.number not in self._done and "elsewhere" not in claim.host and claim.host:
                 new = self._epoch(claim.number, claim.host) or new
         return new
+
+    def _said_by_guards(self) -> bool:
+        """Send which points slow guards keep, once they are evaluated here."""
+        folder = self._sweep.paths.declarations
+        fresh = [name for name in self._sweep.folder.names(folder) if name.endswith(".mask")]
+        fresh = [name for name in fresh if name not in self._masks]
+        for name in fresh:
+            self.file({"what": "mask", "file": name}, folder / name)
+            self._masks.add(name)
+        return bool(fresh)
 
     def last(self) -> int:
         """Return the number of the last writer here, 0 before the first."""
