@@ -22,7 +22,7 @@ from mce_notebook.run.asking import OUTPUT, asked_grid
 from mce_notebook.run.ledger import Assignment
 from mce_notebook.run.schedule import Schedule
 from mce_notebook.run.tally import Tally
-from mce_notebook.store.answers import Pieces, read_draft, same_guards, write_draft, write_mask
+from mce_notebook.store.answers import Pieces, drop_draft, read_draft, same_guards, write_draft, write_mask
 from mce_notebook.store.frames import Failure, decode
 from mce_notebook.store.messages import unpack
 
@@ -148,6 +148,8 @@ class Guarding:
         return outcomes
 
     def _enter(self, place: Place, frame: "Frame") -> None:
+        if place not in self._answers:
+            return
         known, kept = self._answers[place]
         for data, record in unpack(frame.head + frame.body):
             batch = decode(data, record)
@@ -175,6 +177,10 @@ class Guarding:
                 f"The guard {guard!r} changes {names}, so what it says would depend on the order in which slots ask; "
                 "write one that depends on the axes alone."
             )
+            # What it has said so far is worth nothing.
+            self._answers.clear()
+            self._dirty = False
+            drop_draft(self._sweep, self.key)
 
     def give_up(self, why: str) -> None:
         """Have the sweep stop for a reason; the first one counts."""

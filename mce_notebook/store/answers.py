@@ -48,6 +48,11 @@ def write_mask(sweep: "SweepStore", key: str, mask: Mask) -> None:
     with contextlib.suppress(AlreadyExists):
         # Whoever was first found the same.
         sweep.folder.create(sweep.paths.mask(key), to_bytes({(): mask}))
+    drop_draft(sweep, key)
+
+
+def drop_draft(sweep: "SweepStore", key: str) -> None:
+    """Forget what is known so far."""
     sweep.folder.remove(sweep.paths.mask_draft(key))
 
 

@@ -132,7 +132,7 @@ class Feed:
     sweep : SweepStore
     have : mapping
         What the other store has: `epochs` by number, `{"closed": bool, "files": {name: bytes}, "markers": [name]}`, and
-        `artifacts`, length and time by name.
+        `artifacts`, length and time by name, and `masks`, names.
     send : callable
         Takes a header and a payload.
     """

@@ -30,6 +30,7 @@ from mce_notebook.store.sidecar import whole
 _FILE = re.compile(r"\d{6,}\.arrows|coverage|events")
 _MARKER = re.compile(r"\d{6,}\.closed|closed")
 _PAYLOAD = re.compile(r"[\w-]+/[0-9a-f]+\.arrows")
+_MASK = re.compile(r"[0-9a-f]{32}\.mask")
 _ARTIFACT = re.compile(r"[0-9a-f]{32}/.+")
 
 
@@ -102,7 +103,8 @@ class Mirror:
             if path.is_file() and not path.is_symlink():
                 found = path.stat()
                 artifacts[path.relative_to(folder).as_posix()] = [found.st_size, found.st_mtime_ns]
-        return {"epochs": epochs, "artifacts": artifacts}
+        names = self.sweep.folder.names(self.sweep.paths.declarations)
+        return {"epochs": epochs, "artifacts": artifacts, "masks": [name for name in names if name.endswith(".mask")]}
 
     def _mirrored(self) -> dict[int, int]:
         """Return the epochs here of those there; the first one counts, should there be two."""
@@ -156,6 +158,9 @@ class Mirror:
                 case "payload":
                     name = _checked(_PAYLOAD, str(header["file"]))
                     self._whole(self.sweep.paths.big / name, header, payload, again=False)
+                case "mask":
+                    name = _checked(_MASK, str(header["file"]))
+                    self._whole(self.sweep.paths.declarations / name, header, payload, again=False)
                 case "artifact":
                     name = _checked(_ARTIFACT, str(header["file"]))
                     self._whole(self.sweep.paths.artifacts / name, header, payload, again=True)
