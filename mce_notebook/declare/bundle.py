@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Protocol
 
 from mce_notebook.declare import contents, pickles, signing
 from mce_notebook.declare.experiment import Experiment
+from mce_notebook.declare.guards import Guard
 from mce_notebook.declare.importing import SnapshotFinder, Sources
 from mce_notebook.declare.modules import overlay, snapshot
 from mce_notebook.declare.signing import sign, trust
@@ -272,9 +273,13 @@ def _key(experiment: Experiment, values: Mapping[Any, Any], sources: Mapping[str
         sorted((str(name), list(dims)) for name, dims in experiment.dims.items()),
         sorted((name, signing.file_digest(content)) for name, content in sources.items()),
         _source(experiment),
-        experiment.token(values),
+        experiment.token({name: [_content(value) for value in column] for name, column in values.items()}),
     ]
     return f"{experiment.version.hash}-{contents.digest(repr(identity))[:16]}"
+
+
+def _content(value: Any) -> Any:
+    return value.content if isinstance(value, Guard) else value
 
 
 def _source(experiment: Experiment) -> list[str]:

@@ -71,6 +71,11 @@ class Guard:
         """Whether a record keeps all of it: an expression over values that have a text form."""
         return self.expression is not None and all(pack_value(value) is not None for value in self.constants.values())
 
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """All it is made of, for digests: of an object of this package they would see no more than its class."""
+        return self.expression, self.names, sorted(self.constants.items()), self.function
+
     def test(self) -> Callable[..., Any]:
         """Return the function of the values of `names` that tells whether a point is kept."""
         if self.function is not None:

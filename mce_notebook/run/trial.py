@@ -146,10 +146,7 @@ def settled(
 def key_of(grid: Grid, token: Callable[[Any], str]) -> str:
     """Return the key of what the guards of a grid keep: half of it of the code they reach, half of the axes."""
     record, tables = Grid(tuple(part.with_axes(part.axes) for part in grid.parts)).to_record()
-    guards = [
-        [(guard.expression, guard.names, sorted(guard.constants.items()), guard.function) for guard in part.guards]
-        for part in grid.parts
-    ]
+    guards = [[guard.content for guard in part.guards] for part in grid.parts]
     state = hashlib.blake2b(json.dumps(record, sort_keys=True, default=str).encode(), digest_size=8)
     for name in sorted(tables):
         column = tables[name]

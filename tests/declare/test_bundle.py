@@ -15,6 +15,7 @@ import pytest
 
 from mce_notebook.declare import bundle, signing
 from mce_notebook.declare.experiment import Experiment, from_function, from_nest
+from mce_notebook.declare.grid import grid
 from mce_notebook.declare.routine import Setup
 from mce_notebook.errors import DeclarationError, UntrustedCode
 from tests.declare.cells import nest, routine, run_cell
@@ -553,3 +554,16 @@ def test_a_notebook_that_loads_an_old_bundle_keeps_its_own_modules(local, writte
     repacked = again.pack(experiment)
     assert repacked.key == packed.key
     assert again.run("print(compiled.point(5))", cwd=folder) == "16"
+
+
+def test_other_guards_are_another_bundle() -> None:
+    """What is evaluated elsewhere is what the cell says now, not what the same version of the code was declared with."""
+    points = grid(a=[1, 2, 3])
+    one, other = points.where(lambda a: a > 1), points.where(lambda a: a > 2)
+    experiment = from_function(lambda a: a, ("a",), name="any", outputs=("y",))
+    keys = [
+        bundle.pack(experiment, each, lambda data: "").key
+        for each in (points, one, other, points.where(lambda a: a > 1))
+    ]
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
