@@ -1,7 +1,7 @@
 """What a slot does with a guard: it is evaluated as points are, over the axes it reads, from the signed snapshot."""
 
 from collections.abc import Mapping
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mce_notebook.declare.axes import Axis
@@ -63,6 +63,14 @@ def asker(grid: Grid, values: Mapping[str, Any], task: "Task", **options: Any) -
     )  # fmt: skip
 
 
+def _filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        # A name that was never given a value.
+        return False
+
+
 def _read(guard: Guard) -> dict[str, Any]:
     """Return the names a guard reads besides axes, in which it is seen whether it changes anything.
 
@@ -71,6 +79,13 @@ def _read(guard: Guard) -> dict[str, Any]:
     read = (guard.function, *guard.constants.values())
     homes = [one.__globals__ for one in read if isinstance(one, FunctionType) and one.__module__ == "__main__"]
     values = {name: value for name, value in guard.constants.items() if not isinstance(value, FunctionType)}
+    for one in read:
+        if isinstance(one, FunctionType):
+            values |= {
+                name: cell.cell_contents
+                for name, cell in zip(one.__code__.co_freevars, one.__closure__ or (), strict=True)
+                if _filled(cell)
+            }
     if homes and not values:
         return homes[0]
     return {name: value for home in homes for name, value in home.items()} | values

@@ -557,7 +557,7 @@ def test_a_notebook_that_loads_an_old_bundle_keeps_its_own_modules(local, writte
 
 
 def test_other_guards_are_another_bundle() -> None:
-    """What is evaluated elsewhere is what the cell says now, not what the same version of the code was declared with."""
+    """What is evaluated elsewhere is what the cell says now, not what it said when that version was declared first."""
     points = grid(a=[1, 2, 3])
     one, other = points.where(lambda a: a > 1), points.where(lambda a: a > 2)
     experiment = from_function(lambda a: a, ("a",), name="any", outputs=("y",))

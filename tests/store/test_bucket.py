@@ -16,8 +16,10 @@ import mce_notebook as mce
 from mce_notebook.errors import AlreadyExists, StoreError
 from mce_notebook.store import bucket as module
 from mce_notebook.store import bucket_journal, mirror
+from mce_notebook.store.answers import read_draft, write_draft, write_mask
 from mce_notebook.store.bucket import Bucket
 from mce_notebook.store.catalog import Store, SweepStore
+from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Frame, spill
 from mce_notebook.store.journal import claim_epoch, open_journal
 from mce_notebook.store.layout import find_root
@@ -486,3 +488,28 @@ def test_the_number_of_requests_of_a_sweep(remote: str, weather: Weather) -> Non
     objects = len(Bucket(remote).entries("cheap"))
     assert objects <= 18, objects
     assert puts <= 25, puts
+
+
+def test_what_slow_guards_keep_is_seen_from_other_machines(
+    remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "0123456789abcdef" * 2
+    design = mce.grid(n=range(20_000)).where(lambda n: n % 3 == 0)
+    here = Store(remote).create("guarded", 1)
+    here.declare(Declaration.of(design.postponed(key), version="v"))
+    write_draft(here, key, {(0, 0, 0): np.arange(20_000) < 9})
+    monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "elsewhere"))
+    there = Store(remote).sweep("guarded")
+    assert there.declaration(1).deferred == key
+    assert read_draft(there, key)[0, 0, 0].sum() == 9
+    mask = design.mask()
+    assert mask is not None
+    write_mask(there, key, mask)
+    monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "cache"))
+    seen = here.declaration(1)
+    assert not seen.deferred
+    assert np.array_equal(seen.grid.mask(), mask)
+    # Whoever evaluated them at the same time came second.
+    write_mask(here, key, ~mask)
+    monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "third"))
+    assert np.array_equal(Store(remote).sweep("guarded").declaration(1).grid.mask(), mask)
