@@ -80,7 +80,10 @@ def launch_text(launched: "Launched") -> str:
     lines = [str(note) for note in declaration.notes]
     if launched.held:
         why = f": {', '.join(launched.reasons)}" if launched.reasons else ""
-        lines.append(f"{launched.held:,} stale points are kept as they are{why}; --rerun stale computes them again")
+        most = "at most " if declaration.deferred else ""
+        lines.append(
+            f"{most}{launched.held:,} stale points are kept as they are{why}; --rerun stale computes them again"
+        )
     elif launched.reasons:
         lines.append(f"computing stale points again: {', '.join(launched.reasons)}")
     if launched.todo and not launched.started:

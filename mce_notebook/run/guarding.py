@@ -7,6 +7,7 @@ only where those before it hold, as in the loop. With the last answer the bitmap
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -71,6 +72,8 @@ class Guarding:
         self._stop = stop
         self._current: tuple[Place, Question] | None = None
         self._failed = False
+        # Answers come in the thread that writes, while another may plan.
+        self._lock = threading.RLock()
         pieces = read_draft(sweep, self.key)
         self._answers = {(place, number): [pieces[place, number, 0], pieces[place, number, 1]]
                          for place, number, kind in pieces if kind == 0}  # fmt: skip
@@ -87,6 +90,12 @@ class Guarding:
 
     def assignment(self, task: "Task", options: "Options", flying: "Sequence[tuple[Task, Block]]") -> Assignment | None:
         """Return what is still to be asked of the next guard; None once all is known, and stored."""
+        with self._lock:
+            return self._assignment(task, options, flying)
+
+    def _assignment(
+        self, task: "Task", options: "Options", flying: "Sequence[tuple[Task, Block]]"
+    ) -> Assignment | None:
         self._failed = False
         self._current = self._next()
         if self._current is None:
@@ -135,6 +144,10 @@ class Guarding:
 
     def take(self, frames: "Sequence[Frame]") -> "list[Frame]":
         """Take in what guards said; return the frames that are outcomes of points."""
+        with self._lock:
+            return self._take(frames)
+
+    def _take(self, frames: "Sequence[Frame]") -> "list[Frame]":
         outcomes = []
         for frame in frames:
             if not of_guard(frame):
@@ -144,7 +157,7 @@ class Guarding:
             if key == self.key:
                 self._enter((int(part), int(number)), frame)
         if self._dirty and time.monotonic() - self._written > self._pause:
-            self.keep()
+            self._keep()
         return outcomes
 
     def _enter(self, place: Place, frame: "Frame") -> None:
@@ -171,7 +184,9 @@ class Guarding:
 
     def noticed(self, what: str) -> None:
         """Take in what slots noticed: a guard that changes what it reads says something else in another order."""
-        if self._current is not None and what.startswith(CHANGES):
+        with self._lock:
+            if self._current is None or not what.startswith(CHANGES):
+                return
             guard, names = str(self._current[1].guard), what.removeprefix(CHANGES).partition(",")[0]
             self.give_up(
                 f"The guard {guard!r} changes {names}, so what it says would depend on the order in which slots ask; "
@@ -190,8 +205,11 @@ class Guarding:
 
     def keep(self) -> None:
         """Write the draft, if there is anything new."""
-        if not self._dirty:
-            return
+        with self._lock:
+            if self._dirty:
+                self._keep()
+
+    def _keep(self) -> None:
         begun = time.monotonic()
         pieces: Pieces = {
             (*place, kind): bits for place, both in self._answers.items() for kind, bits in enumerate(both)
@@ -202,8 +220,10 @@ class Guarding:
 
     def told(self, beat: Mapping[str, Any]) -> dict[str, Any]:
         """Return a heartbeat that says how far the guard is; of points nothing is known yet."""
-        assert self._current is not None
-        guard = {"text": str(self._current[1].guard), "done": beat["done"], "total": beat["total"]}
+        current = self._current
+        if current is None:
+            return dict(beat)
+        guard = {"text": str(current[1].guard), "done": beat["done"], "total": beat["total"]}
         return {**beat, "guard": guard, "in_flight": [], "done": 0, "failed": 0, "total": 0, "rate": 0.0}
 
 

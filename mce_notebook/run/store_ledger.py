@@ -112,7 +112,7 @@ class StoreLedger:
 
     def note(self, event: str, message: str) -> None:
         """Leave an event for people to read."""
-        if self._guarding is not None and self._guarding.busy and event == "remark":
+        if self._guarding is not None and event == "remark":
             self._guarding.noticed(message)
         if not self._replaced():
             self._sweep.add_event(self._epoch, {"event": event, "message": message})
@@ -239,7 +239,7 @@ class StoreLedger:
             if self._journal is None or int(beat.get("counter", 0)) < self._counter or self._replaced():
                 return
             self._counter = int(beat.get("counter", 0))
-            if self._guarding is not None and self._guarding.busy:
+            if self._guarding is not None:
                 beat = self._guarding.told(beat)
             self._sweep.beat(self._epoch, {**beat, "cost": self._cost(beat.get("cost"))})
 

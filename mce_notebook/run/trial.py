@@ -78,11 +78,8 @@ def tried(grid: Grid, budget: float | None = None) -> Trial:
     GridError
         If a guard raises, naming the point, with what it raised as the cause.
     """
-    try:
-        grid.mask(slow=_needed)
+    if _by_numpy(grid):
         return Trial(True)
-    except _Python:
-        pass
     begun = time.monotonic()
     answer = _in_a_copy(grid, BUDGET if budget is None else budget)
     seconds = time.monotonic() - begun
@@ -129,16 +126,22 @@ def settled(
     if grid.guarded:
         found = _stored(grid.guarded, sweep, earlier) if grid.deferred else None
         return grid if found is None else grid.answered(found, grid.guarded)
-    if patient:
-        grid.mask()
-        trial = Trial(True)
-    else:
-        trial = tried(grid)
-    if trial.known and trial.seconds < NOTICED and not any(one.grid_record.get("guarded") for one in earlier):
+    if _by_numpy(grid):
         return grid
-    key = key_of(grid, token)
+    before = any(one.grid_record.get("guarded") for one in earlier)
+    key = key_of(grid, token) if before else ""
+    found = read_mask(sweep, key) if before and sweep is not None else None
+    if found is not None:
+        # A host has evaluated them.
+        return grid.answered(found, key)
+    if patient:
+        return grid.answered(grid.mask(), key)
+    trial = tried(grid)
+    if trial.known and trial.seconds < NOTICED and not before:
+        return grid
+    key = key or key_of(grid, token)
     if trial.known:
-        return grid.answered(grid.mask(), key) if trial.seconds or patient else grid
+        return grid.answered(grid.mask(), key)
     found = _stored(key, sweep, earlier)
     return grid.postponed(key) if found is None else grid.answered(found, key)
 
@@ -160,6 +163,15 @@ def _stored(key: str, sweep: "SweepStore | None", earlier: "Sequence[Declaration
             mask = one.grid.mask()
             return np.ones(one.grid.size, np.bool_) if mask is None else mask
     return None if sweep is None else read_mask(sweep, key)
+
+
+def _by_numpy(grid: Grid) -> bool:
+    """Evaluate the guards if NumPy can evaluate them all; return whether it can."""
+    try:
+        grid.mask(slow=_needed)
+    except _Python:
+        return False
+    return True
 
 
 def _needed(guard: Guard, rows: Iterator[tuple[Any, ...]]) -> list[bool]:
@@ -235,11 +247,13 @@ def _said(grid: Grid) -> tuple[bytes, bytes]:
 def _hear(pipe: int, child: int, budget: float) -> tuple[bytes, bytes, bytes] | None:
     begun = time.monotonic()
     data = bytearray()
+    # Not `select`, which knows no descriptors above 1,023.
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
     while True:
         late = time.monotonic() - begun
         left = min(budget + _waited(child), LONGEST) - late
-        ready, _, _ = select.select([pipe], [], [], max(0.0, min(left, _LOOK)))
-        if ready:
+        if poll.poll(1000 * max(0.0, min(left, _LOOK))):
             piece = os.read(pipe, 1 << 20)
             data += piece
             if not piece:

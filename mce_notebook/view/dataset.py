@@ -67,12 +67,14 @@ class Snapshot:
         """
         with self._lock:
             number = self._number()
-            if number != self.declaration.number or self.declaration.deferred:
-                latest = self._sweep.declaration(number)
-                # Of the same number only once the guards of it are evaluated: then it is known which points there are.
-                if number != self.declaration.number or not latest.deferred:
-                    self._now = self._now.under(latest)
+            if number != self.declaration.number or self._answered():
+                self._now = self._now.under(self._sweep.declaration(number))
             return self._now.read()
+
+    def _answered(self) -> bool:
+        """Whether slow guards have been evaluated meanwhile, so that it is known now which points there are."""
+        key = self.declaration.deferred
+        return bool(key) and self._sweep.folder.exists(self._sweep.paths.mask(key))
 
     def follow(self, declaration: int) -> None:
         """Show another declaration from now on, by its number."""

@@ -145,6 +145,9 @@ def test_what_is_known_is_said_while_the_guard_is_evaluated(root: Path) -> None:
     assert (progress.state, progress.total, progress.done, progress.pending) == ("running", 0, 0, 0)
     assert progress.message in progress.text()
     assert progress.message in progress.html()
+    twice = mce.sweep(total, design)
+    assert twice.launched is not None
+    assert twice.launched.declaration.number == 1
     assert "2,400 points" not in progress.text() + progress.html()
     # All that may be points is pending, and none is known.
     assert (told.dataset.status.values == 0).all()
@@ -180,6 +183,13 @@ def test_more_values_are_asked_about_alone(root: Path, tmp_path: Path) -> None:
     # Those new, and what may be tried in a copy for a moment.
     assert len(log.read_text().splitlines()) < asked + 2 * 600
     assert run.progress.total == len(kept(run))
+    # The call's own grid is unchanged, so what `extend` added stays, and nothing is asked or tried again.
+    asked = len(log.read_text().splitlines())
+    same = mce.sweep(total, grid(n=range(30), m=range(20)).where(counted), name="more", retries=9)
+    assert same.launched is not None
+    assert (same.launched.declaration.number, same.launched.started) == (2, False)
+    assert same.dataset.sizes["n"] == 60
+    assert len(log.read_text().splitlines()) == asked
 
 
 @pytest.mark.usefixtures("at_once")
