@@ -58,7 +58,9 @@ export function aside(sweep: Summary): string {
 export function detail(sweep: Summary): string {
   // While a slow guard is evaluated nobody knows how many points there are; the message tells how far that is.
   const guarded = sweep.total === 0 && sweep.state !== 'done' && sweep.message !== '';
-  const parts = [guarded ? (sweep.state === 'running' ? sweep.message : '') : points(sweep.known, sweep.total)];
+  const parts = [
+    guarded ? (sweep.state === 'running' ? sweep.message : '') : points(sweep.known, sweep.total)
+  ];
   if (failures(sweep) > 0) {
     parts.push(`${integer(failures(sweep))} failed`);
   }

@@ -94,6 +94,12 @@ describe('a list of sweeps', () => {
     expect(aside(rests)).toBe('done');
     expect(detail(runs)).toBe('40 of 100 points');
     expect(detail(rests)).toBe('100 points · 3 failed');
+    // Which points there are is not known yet.
+    const message = 'the guard good(n) is evaluated: 40 of 100 combinations';
+    const guarded = summary('guarded', { state: 'running', total: 0, known: 0, message });
+    expect(detail(guarded)).toBe(message);
+    expect(detail({ ...guarded, state: 'stopped' })).toBe('');
+    expect(detail(summary('none', { total: 0, known: 0 }))).toBe('0 points');
     expect(statusText({ sweeps: [runs, waits, old], clusters: [] })).toBe('1 running, 1 waiting');
     expect(statusText({ sweeps: [old], clusters: [] })).toBe('');
   });
