@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Seconds that guards may take in the process that declares. Where the machine is busy, the time the copy has waited for
 # a processor is not counted, up to the longest.
 BUDGET = 0.2
-LONGEST = 3.0
+LONGEST = 2.0
 # From so many seconds on, the next time may be too long: the answer is found again by its key.
 NOTICED = 0.05
 _LOOK = 0.01

@@ -159,7 +159,9 @@ function Bar({ summary, name }: { summary: Last; name: string }) {
       aria-valuemin={0}
       aria-valuemax={summary.total ?? 0}
       aria-valuenow={known}
-      aria-valuetext={points(known, summary.total ?? 0)}
+      aria-valuetext={
+        summary.total || !summary.message ? points(known, summary.total ?? 0) : summary.message
+      }
     >
       {counts &&
         ORDER.filter(status => status !== 'pending' && counts[status] > 0).map(status => (
