@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from mce_notebook.declare import contents, pickles, signing
+from mce_notebook.declare.closure import Walk
 from mce_notebook.declare.experiment import Experiment
 from mce_notebook.declare.guards import Guard
 from mce_notebook.declare.importing import SnapshotFinder, Sources
@@ -84,6 +85,7 @@ def pack(experiment: Experiment, grid: HoldsObjects | None, write_object: Callab
         When a local module was edited and not reloaded, or something cannot be pickled.
     """
     values = grid.object_values() if grid is not None else {}
+    experiment = _with_guards(experiment, values)
     # What was loaded from a bundle is packed from its own sources: the files on disk may be newer.
     kept = experiment.sources
     patches = overlay(experiment.module_values) if kept is None else kept.patches
@@ -276,6 +278,19 @@ def _key(experiment: Experiment, values: Mapping[Any, Any], sources: Mapping[str
         experiment.token({name: [_content(value) for value in column] for name, column in values.items()}),
     ]
     return f"{experiment.version.hash}-{contents.digest(repr(identity))[:16]}"
+
+
+def _with_guards(experiment: Experiment, values: Mapping[str, Sequence[Any]]) -> Experiment:
+    """Return the experiment with the local modules that guards reach, and what was read from them."""
+    guards = [value.content for column in values.values() for value in column if isinstance(value, Guard)]
+    if not guards:
+        return experiment
+    walk = Walk(experiment.home)
+    walk.add(guards, "the guards")
+    reached = dict(experiment.module_values)
+    for module, names in walk.finish().module_values.items():
+        reached[module] = tuple(dict.fromkeys((*reached.get(module, ()), *names)))
+    return dataclasses.replace(experiment, module_values=reached)
 
 
 def _content(value: Any) -> Any:

@@ -166,7 +166,9 @@ class _Rebuilding:
         found = []
         for part in self.grid.parts:
             outer = Grid((Part(part.axes[:axes], part.guards[:guards]),))
-            mask = outer.mask()
+            # Where there are no guards further in, what is kept tells; slow ones are not evaluated again.
+            whole = self.grid.mask() if len(self.grid.parts) == 1 and guards == len(part.guards) else None
+            mask = outer.mask() if whole is None else whole.reshape(outer.size, -1).any(axis=1)
             kept = np.arange(outer.size) if mask is None else np.flatnonzero(mask)
             found.append(self._start(part) + kept * math.prod(part.shape[axes:]))
         return np.concatenate(found)

@@ -1,10 +1,12 @@
 """Guards that take long, hang or crash, with a real host: the notebook goes on, the points are the plain cell's."""
 
 import contextlib
+import importlib
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,10 +14,12 @@ import pytest
 
 import mce_notebook as mce
 from mce_notebook.declare.grid import Grid, grid
+from mce_notebook.declare.options import Options
 from mce_notebook.errors import DeclarationError, GridError, GuardPending, IncompleteGrid
 from mce_notebook.frontends.messages import sweeps_text
 from mce_notebook.run import trial
 from mce_notebook.store.catalog import Store
+from mce_notebook.sweep import declare_cell
 from tests.behaviour.test_kernels import Kernel
 from tests.behaviour.test_kills import host_processes, slots
 
@@ -234,21 +238,20 @@ def test_a_guard_that_remembers_is_refused(root: Path) -> None:
 
 
 def test_hosts_and_slots_that_are_killed_leave_the_same_mask(root: Path) -> None:
-    for number, victims in enumerate((slots, host_processes, host_processes)):
-        run = mce.sweep(total, grid(n=range(60), m=range(60)).where(third), name=f"killed{number}", retries=100)
+    for number, victims in enumerate((slots, host_processes)):
+        run = mce.sweep(total, grid(n=range(40), m=range(40)).where(third), name=f"killed{number}", retries=100)
         until(lambda run=run: "combinations" in run.progress.text(), "no guard is evaluated")  # type: ignore[misc]
         until(lambda run=run: "evaluated: 0 of" not in run.progress.text(), "it does not go on")  # type: ignore[misc]
         for victim in victims():
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(signal.SIGKILL)
         run.result(timeout=PATIENCE)
-        assert kept(run) == {(n, m) for n in range(60) for m in range(60) if n * m % 3 == 1}
+        assert kept(run) == {(n, m) for n in range(40) for m in range(40) if n * m % 3 == 1}
 
 
 @pytest.mark.usefixtures("at_once")
 def test_what_it_would_cost_is_said_with_what_is_known(root: Path) -> None:
     from mce_notebook.declare.experiment import from_function
-    from mce_notebook.declare.options import Options
     from mce_notebook.launch import Proposal
     from mce_notebook.preview import confirm, estimate
 
@@ -284,3 +287,34 @@ def test_every_way_of_running_gives_the_same(root: Path, options: dict[str, obje
     first, second = (mce.open("drawn", root / name).dataset for name in "ab")
     assert first.drawn.values.tobytes() == second.drawn.values.tobytes()
     assert np.array_equal(first.status.values, second.status.values)
+
+
+def test_rows_are_put_together_without_asking_guards_again(root: Path) -> None:
+    asked: list[int] = []
+
+    def good(n: int) -> bool:
+        asked.append(n)
+        return n % 3 != 1
+
+    space: dict[str, Any] = {"__name__": "__main__", "good": good}
+    loops = "rows = []\nfor n in range(7):\n    if not good(n): continue\n    row = []\n"
+    loops += "    for m in range(4):\n        row.append(n * m / 7)\n    rows.append(row)\n"
+    run = declare_cell("nested", loops, space, Options(on="inline"))
+    asked.clear()
+    exec(loops, space)
+    assert asked == list(range(7))
+    assert run.rows() == space["rows"]
+    assert asked == list(range(7))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_slots_see_what_the_notebook_has_set_in_a_module(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "limits_of_a_guard.py").write_text("LEAST = 3\n\n\ndef above(n):\n    return n > LEAST\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    limits = importlib.import_module("limits_of_a_guard")
+    limits.LEAST = 6
+    run = mce.sweep(total, grid(n=range(9), m=[1]).where(limits.above), name="patched")
+    run.result(timeout=PATIENCE)
+    assert kept(run) == {(7, 1), (8, 1)}
