@@ -77,29 +77,6 @@ def test_outcomes_from_the_other_side_are_those_of_this_one(root: Path, desk: st
     assert list((root / "all" / "big").rglob("*.arrows")), "no outcome was large"
 
 
-def slow_third(n: int) -> bool:
-    time.sleep(0.01)
-    return n % 3 == 1
-
-
-def test_slow_guards_are_evaluated_on_the_other_side_and_known_here(root: Path, desk: str) -> None:
-    run_there = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
-    assert run_there.launched is not None
-    assert run_there.launched.declaration.deferred
-    until(lambda: "of 300 combinations" in run_there.progress.text(), PATIENCE, "nothing is told of the guard")
-    data = run_there.result(timeout=PATIENCE)
-    assert run_there.progress.total == 100
-    assert data.n.values[data.status.values == 2].tolist() == list(range(1, 300, 3))
-    assert len(list((root / "guarded" / "declarations").glob("*.mask"))) == 1
-    again = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
-    assert again.launched is not None
-    assert (again.launched.declaration.number, again.launched.started) == (1, False)
-
-
-def doubled(n: int) -> int:
-    return 2 * n
-
-
 def counted(x: int, log: str) -> int:
     with open(log, "a") as file:
         file.write(f"{x}\n")
@@ -161,6 +138,29 @@ def test_a_relay_that_is_killed_is_replaced_when_the_cell_runs_again(root: Path,
     assert again.dataset["counted"].values.ravel().tolist() == [x * x for x in range(60)]
     assert set(times(log).values()) == {1}
     assert not again.dataset.attrs.get("problems")
+
+
+def doubled(n: int) -> int:
+    return 2 * n
+
+
+def slow_third(n: int) -> bool:
+    time.sleep(0.01)
+    return n % 3 == 1
+
+
+def test_slow_guards_are_evaluated_on_the_other_side_and_known_here(root: Path, desk: str) -> None:
+    run_there = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
+    assert run_there.launched is not None
+    assert run_there.launched.declaration.deferred
+    until(lambda: "of 300 combinations" in run_there.progress.text(), PATIENCE, "nothing is told of the guard")
+    data = run_there.result(timeout=PATIENCE)
+    assert run_there.progress.total == 100
+    assert data.n.values[data.status.values == 2].tolist() == list(range(1, 300, 3))
+    assert len(list((root / "guarded" / "declarations").glob("*.mask"))) == 1
+    again = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
+    assert again.launched is not None
+    assert (again.launched.declaration.number, again.launched.started) == (1, False)
 
 
 def test_what_is_known_on_either_side_is_not_computed_again_on_the_other(root: Path, tmp_path: Path, desk: str) -> None:
