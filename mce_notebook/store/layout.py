@@ -62,11 +62,11 @@ class SweepLayout:
 
     def mask(self, key: str) -> Path:
         """Bitmap of what slow guards keep, beside the declarations, by a key of the guards and the axes."""
-        return self.declarations / f"{_checked_key(key)}.mask"
+        return self.declarations / f"{_checked_key(key, 'guards')}.mask"
 
     def mask_draft(self, key: str) -> Path:
         """Locate what is known of it while they are evaluated."""
-        return self.declarations / f"{_checked_key(key)}.draft"
+        return self.declarations / f"{_checked_key(key, 'guards')}.draft"
 
     def table(self, digest: str) -> Path:
         """Locate a long column of a grid, by the digest of its content."""
@@ -159,7 +159,7 @@ class SweepLayout:
 
     def artifact(self, point: str) -> Path:
         """Folder of one point; `point` is 32 hexadecimal digits of its key."""
-        return self.artifacts / _checked_key(point)
+        return self.artifacts / _checked_key(point, "a point")
 
     @property
     def sealed(self) -> Path:
@@ -217,9 +217,9 @@ class Layout:
         return self.root / ".tmp"
 
 
-def _checked_key(key: str) -> str:
+def _checked_key(key: str, what: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{32}", key):
-        raise StoreError(f"{key!r} is no key; expected 32 hexadecimal digits.")
+        raise StoreError(f"{key!r} is no key of {what}; expected 32 hexadecimal digits.")
     return key
 
 

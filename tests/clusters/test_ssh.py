@@ -140,29 +140,6 @@ def test_a_relay_that_is_killed_is_replaced_when_the_cell_runs_again(root: Path,
     assert not again.dataset.attrs.get("problems")
 
 
-def doubled(n: int) -> int:
-    return 2 * n
-
-
-def slow_third(n: int) -> bool:
-    time.sleep(0.01)
-    return n % 3 == 1
-
-
-def test_slow_guards_are_evaluated_on_the_other_side_and_known_here(root: Path, desk: str) -> None:
-    run_there = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
-    assert run_there.launched is not None
-    assert run_there.launched.declaration.deferred
-    until(lambda: "of 300 combinations" in run_there.progress.text(), PATIENCE, "nothing is told of the guard")
-    data = run_there.result(timeout=PATIENCE)
-    assert run_there.progress.total == 100
-    assert data.n.values[data.status.values == 2].tolist() == list(range(1, 300, 3))
-    assert len(list((root / "guarded" / "declarations").glob("*.mask"))) == 1
-    again = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
-    assert again.launched is not None
-    assert (again.launched.declaration.number, again.launched.started) == (1, False)
-
-
 def test_what_is_known_on_either_side_is_not_computed_again_on_the_other(root: Path, tmp_path: Path, desk: str) -> None:
     log = tmp_path / "log"
     told = [str(log)]
@@ -307,3 +284,26 @@ def test_a_host_in_a_job_of_its_own_is_found_ends_and_is_replaced(
 
 def squeue() -> list[str]:
     return run("squeue", "-h", "-o", "%i %j").splitlines()
+
+
+def doubled(n: int) -> int:
+    return 2 * n
+
+
+def slow_third(n: int) -> bool:
+    time.sleep(0.01)
+    return n % 3 == 1
+
+
+def test_slow_guards_are_evaluated_on_the_other_side_and_known_here(root: Path, desk: str) -> None:
+    run_there = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
+    assert run_there.launched is not None
+    assert run_there.launched.declaration.deferred
+    until(lambda: "of 300 combinations" in run_there.progress.text(), PATIENCE, "nothing is told of the guard")
+    data = run_there.result(timeout=PATIENCE)
+    assert run_there.progress.total == 100
+    assert data.n.values[data.status.values == 2].tolist() == list(range(1, 300, 3))
+    assert len(list((root / "guarded" / "declarations").glob("*.mask"))) == 1
+    again = mce.sweep(doubled, mce.grid(n=range(300)).where(slow_third), on=desk, name="guarded")
+    assert again.launched is not None
+    assert (again.launched.declaration.number, again.launched.started) == (1, False)

@@ -363,7 +363,14 @@ def test_the_root_is_found_upward(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_every_path_lies_in_its_sweep(tmp_path: Path) -> None:
     paths = Layout(tmp_path).sweep("recovery")
     made = [
-        *(paths.intent(1), paths.declaration(1), paths.mask(1), paths.table("d"), paths.object("d"), paths.code("v")),
+        *(
+            paths.intent(1),
+            paths.declaration(1),
+            paths.mask("0" * 32),
+            paths.table("d"),
+            paths.object("d"),
+            paths.code("v"),
+        ),
         *(paths.env("s"), paths.epoch(1), paths.beat(1), paths.segment(1, 0), paths.closed(1, 0)),
         *(paths.epoch_closed(1), paths.coverage(1), paths.reserve(1), paths.big_epoch(1), paths.events(1)),
         *(paths.artifact("0" * 32), paths.sealed_cube("s"), *paths.folders()),
