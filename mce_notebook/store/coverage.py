@@ -280,7 +280,10 @@ def _joined(alike: Sequence[Cover]) -> Sequence[Cover]:
     edges = np.concatenate(pairs)
     order = np.argsort(edges[:, 0], kind="stable")
     starts, stops = edges[order].T
-    if not starts.size or (starts[1:] < stops[:-1]).any():
+    if not starts.size:
+        # None of them has a point.
+        return alike[:1]
+    if (starts[1:] < stops[:-1]).any():
         return alike
     seconds = np.repeat(np.array(spent, np.float32), [len(one) for one in pairs])[order]
     breaks = np.flatnonzero(starts[1:] != stops[:-1])
