@@ -36,6 +36,11 @@ Host login
   HostName 127.0.0.1
   Port $SSHD_PORT
   User $(id -un)
+Host behind
+  HostName 127.0.0.1
+  Port $SSHD_PORT
+  User $(id -un)
+  ProxyJump login
 CONFIG
 "$(command -v sshd || echo /usr/sbin/sshd)" -f "$R/sshd_config" -E "$R/sshd.log"
 for _ in $(seq 1 200); do

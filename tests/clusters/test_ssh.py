@@ -77,6 +77,20 @@ def test_outcomes_from_the_other_side_are_those_of_this_one(root: Path, desk: st
     assert list((root / "all" / "big").rglob("*.arrows")), "no outcome was large"
 
 
+def test_through_a_gateway(root: Path, login: Login, profiles: Profiles, tmp_path: Path) -> None:
+    """`ProxyJump` of ~/.ssh/config: a connection to the gateway, and one inside it."""
+    before = (login.folder / "sshd.log").read_text().count("Accepted publickey")
+    profile = profiles.set(
+        "behind", kind="local", ssh="behind", python=sys.executable, max_workers=1, interface=None, folder=str(tmp_path)
+    )
+    try:
+        there = mce.sweep(everything, n=[1, 2], on=profile, name="inside", outputs=["x", "trace"])
+        assert there.wait(PATIENCE).state == "done", there.progress.message
+    finally:
+        act("stop", profile, sure=True)
+    assert (login.folder / "sshd.log").read_text().count("Accepted publickey") == before + 2
+
+
 def counted(x: int, log: str) -> int:
     with open(log, "a") as file:
         file.write(f"{x}\n")
@@ -194,9 +208,8 @@ def test_too_many_failures_stop_the_sweep_on_both_sides(root: Path, desk: str) -
 def test_an_unknown_host_key_is_refused_with_what_to_type(root: Path, login: Login, profiles: Profiles) -> None:
     known = login.home / ".ssh" / "known_hosts"
     before = known.read_text()
-    (login.home / ".ssh" / "config").write_text(
-        (login.home / ".ssh" / "config").read_text() + "  StrictHostKeyChecking no\n"
-    )
+    config = login.home / ".ssh" / "config"
+    config.write_text(config.read_text().replace("Host login\n", "Host login\n  StrictHostKeyChecking no\n"))
     known.write_text("")
     try:
         profile = profiles.set("unknown", kind="local", ssh="login", python=sys.executable, interface=None)
