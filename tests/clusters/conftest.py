@@ -136,6 +136,11 @@ class Login:
         listening = psutil.Process(int((self.folder / "sshd.pid").read_text()))
         return [child.pid for child in listening.children(recursive=True) if child.name() == "sshd"]
 
+    def attempts(self) -> int:
+        """How often somebody was let in, or refused, so far."""
+        lines = (self.folder / "sshd.log").read_text().splitlines()
+        return sum("Accepted publickey" in line or "Connection closed by authenticating" in line for line in lines)
+
     def _call(self, verb: str, environment: str) -> None:
         told = {"SSHD_ROOT": str(self.folder), "SSHD_PORT": str(self._port), "SSHD_ENV": environment}
         with (self.folder / "out").open("a") as out:

@@ -1,10 +1,12 @@
 """A real sshd on loopback: sweeps on the other side of it, and everything that may happen to the connection."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,7 @@ def test_outcomes_from_the_other_side_are_those_of_this_one(root: Path, desk: st
 
 def test_through_a_gateway(root: Path, login: Login, profiles: Profiles, tmp_path: Path) -> None:
     """`ProxyJump` of ~/.ssh/config: a connection to the gateway, and one inside it."""
-    before = (login.folder / "sshd.log").read_text().count("Accepted publickey")
+    before = login.attempts()
     profile = profiles.set(
         "behind", kind="local", ssh="behind", python=sys.executable, max_workers=1, interface=None, folder=str(tmp_path)
     )
@@ -88,7 +90,48 @@ def test_through_a_gateway(root: Path, login: Login, profiles: Profiles, tmp_pat
         assert there.wait(PATIENCE).state == "done", there.progress.message
     finally:
         act("stop", profile, sure=True)
-    assert (login.folder / "sshd.log").read_text().count("Accepted publickey") == before + 2
+    assert login.attempts() == before + 2
+
+
+@pytest.fixture
+def signed_in(login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Signs in to `once`, which lets nobody in by key, as somebody who types a password in a terminal does."""
+    # OpenSSH looks for the home folder where the system says it is.
+    config = login.home / ".ssh" / "config"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ssh"
+    program.write_text(f'#!/bin/sh\nexec "{shutil.which("ssh")}" -F "{config}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    yield lambda: run("ssh", "-i", str(login.home / ".ssh" / "id_ed25519"), "-M", "-N", "-f", "once") and None
+    subprocess.run([program, "-O", "exit", "once"], capture_output=True, check=False)
+
+
+def test_a_connection_that_a_terminal_shares_is_used_and_waited_for(
+    root: Path, login: Login, profiles: Profiles, tmp_path: Path, signed_in: Callable[[], None]
+) -> None:
+    folder = str(tmp_path / "there")
+    profile = profiles.set(
+        "once", kind="local", ssh="once", python=sys.executable, max_workers=1, interface=None, folder=folder
+    )
+    refused = mce.sweep(endless, x=[0], on=profile, name="no3").wait(PATIENCE)
+    assert refused.state == "stopped"
+    assert "does not let you in without a password" in refused.message
+    assert "ControlMaster auto" in refused.message
+    signed_in()
+    log = tmp_path / "log"
+    handle = mce.sweep(counted, x=range(40), log=[str(log)], on=profile, name="shared")
+    until(lambda: handle.progress.done > 3, PATIENCE, handle.progress.message)
+    attempts = login.attempts()
+    run("ssh", "-O", "exit", "once")
+    until(lambda: "type `ssh once` to sign in again" in handle.progress.message, PATIENCE, handle.progress.message)
+    until(lambda: len(times(log)) == 40, PATIENCE, "the sweep does not go on without a connection")
+    # A site may lock out who tries too often: nothing was tried meanwhile.
+    assert login.attempts() == attempts
+    signed_in()
+    assert handle.wait(PATIENCE).state == "done"
+    assert set(times(log).values()) == {1}
+    act("stop", profile, sure=True)
 
 
 def counted(x: int, log: str) -> int:
