@@ -1,7 +1,8 @@
 """One connection to the far side, with an agent at its other end: through ssh, or as a process of this machine.
 
 The connection is asyncssh's, the user's own keys, agent and `~/.ssh/config` count, and the key of the other side has to
-be known: nothing is sent to a host that is not. Where the user's own `ssh` shares a connection, it is a channel of that.
+be known: nothing is sent to a host that is not. Where the user's own `ssh` shares a connection, it is a channel of
+that.
 """
 
 import asyncio
@@ -208,9 +209,9 @@ async def _over_ssh(place: Place, variables: Mapping[str, str]) -> Connection:
     except asyncssh.PermissionDenied as error:
         raise HostError(
             f"{place.ssh} does not let you in without a password ({error.reason}). Type `ssh {_typed(place)}` to see; "
-            "a key with a passphrase is used once `ssh-add` gave it to your agent, and where a password has to be typed "
-            "each time, `ControlMaster auto` and `ControlPath ~/.ssh/%C` in ~/.ssh/config let us use the connection of a "
-            "terminal in which you did."
+            "a key with a passphrase is used once `ssh-add` gave it to your agent. Where a password has to be typed "
+            "each time, `ControlMaster auto` and `ControlPath ~/.ssh/%C` in ~/.ssh/config let us use the connection "
+            "of the terminal you typed it in."
         ) from None
     except asyncssh.ConfigParseError as error:
         raise HostError(f"Your ~/.ssh/config cannot be read: {error}") from None

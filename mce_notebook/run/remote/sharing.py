@@ -1,8 +1,8 @@
 """A connection that the user's own `ssh` holds and shares (`ControlMaster` in `~/.ssh/config`).
 
-Where a site asks for a one-time password, somebody has to type it: `ssh login` in a terminal does, and whatever goes to the
-same place afterwards is a channel of that connection, without being asked again. OpenSSH describes the sockets in
-https://man.openbsd.org/ssh_config#ControlMaster; asyncssh does not know them, so that the channel is a process of `ssh`.
+Where a site asks for a one-time password, somebody has to type it: `ssh login` in a terminal does, and whatever goes to
+the same place afterwards is a channel of that connection, without being asked again. OpenSSH describes the sockets in
+https://man.openbsd.org/ssh_config#ControlMaster; asyncssh does not know them: the channel is a process of `ssh`.
 """
 
 import asyncio
