@@ -18,6 +18,7 @@ import mce_notebook as mce
 from mce_notebook.errors import HostError, SweepStopped
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.client import HostHandle, hosts
+from mce_notebook.run.remote.connection import AGENT
 from tests.clusters.conftest import Login, jobs, run, until
 from tests.profiles import Profiles
 
@@ -195,6 +196,34 @@ def test_a_relay_that_is_killed_is_replaced_when_the_cell_runs_again(root: Path,
     assert again.dataset["counted"].values.ravel().tolist() == [x * x for x in range(60)]
     assert set(times(log).values()) == {1}
     assert not again.dataset.attrs.get("problems")
+
+
+def agents_elsewhere() -> list[int]:
+    """Agents that do not see the processes of this machine."""
+    ours = os.readlink("/proc/self/ns/pid")
+    found = [one.pid for one in psutil.process_iter(["cmdline"]) if AGENT in (one.info["cmdline"] or [])]
+    return [pid for pid in found if os.readlink(f"/proc/{pid}/ns/pid") != ours]
+
+
+def test_login_nodes_of_one_name_are_one_place(root: Path, tmp_path: Path, login: Login, profiles: Profiles) -> None:
+    log, folder = tmp_path / "log", tmp_path / "there"
+    profile = profiles.set(
+        "several", kind="local", ssh="several", python=sys.executable, max_workers=1, interface=None, folder=str(folder)
+    )
+    login.lead("several", login.port)
+    handle = mce.sweep(counted, x=range(60), log=[str(log)], on=profile, name="nodes")
+    until(lambda: handle.progress.done > 3, PATIENCE, handle.progress.message)
+    os.kill(relay_of(profile).process.pid, signal.SIGKILL)
+    with login.twin() as port:
+        login.lead("several", port)
+        again = mce.sweep(counted, x=range(60), log=[str(log)], on=profile, name="nodes")
+        until(agents_elsewhere, PATIENCE, "the agent is on the same machine as the host")
+        assert again.wait(PATIENCE).state == "done"
+        assert set(times(log).values()) == {1}, "a second host computed them, too"
+        assert sum(str(folder) in (host.info["cmdline"] or [""])[-1] for host in far_hosts()) == 1
+        # The host sees neither the agent nor a signal of it, only what the two share.
+        act("stop", profile, sure=True)
+    until(lambda: not any(str(folder) in host.info["cmdline"][-1] for host in far_hosts()), PATIENCE)
 
 
 def test_what_is_known_on_either_side_is_not_computed_again_on_the_other(root: Path, tmp_path: Path, desk: str) -> None:
