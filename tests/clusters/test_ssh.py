@@ -1,5 +1,6 @@
 """A real sshd on loopback: sweeps on the other side of it, and everything that may happen to the connection."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -201,8 +202,13 @@ def test_a_relay_that_is_killed_is_replaced_when_the_cell_runs_again(root: Path,
 def agents_elsewhere() -> list[int]:
     """Agents that do not see the processes of this machine."""
     ours = os.readlink("/proc/self/ns/pid")
-    found = [one.pid for one in psutil.process_iter(["cmdline"]) if AGENT in (one.info["cmdline"] or [])]
-    return [pid for pid in found if os.readlink(f"/proc/{pid}/ns/pid") != ours]
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        # The one before is on its way out.
+        with contextlib.suppress(OSError):
+            if AGENT in (one.info["cmdline"] or []) and os.readlink(f"/proc/{one.pid}/ns/pid") != ours:
+                found.append(one.pid)
+    return found
 
 
 def test_login_nodes_of_one_name_are_one_place(root: Path, tmp_path: Path, login: Login, profiles: Profiles) -> None:
