@@ -33,6 +33,7 @@ from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.guards import Guard, Mask, Question, asked_part, part_mask
 from mce_notebook.declare.matching import joined
 from mce_notebook.errors import GuardFailed
+from mce_notebook.run.slot import tie
 from mce_notebook.store.answers import read_mask
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def _in_a_copy(grid: Grid, budget: float) -> tuple[bytes, bytes, bytes] | None:
     """Return what a copy of this process finds out: a kind, what was printed, and the content; None if too late."""
     if budget <= 0:
         return None
+    parent = os.getpid()
     ours, theirs = os.pipe()
     try:
         with warnings.catch_warnings():
@@ -204,8 +206,11 @@ def _in_a_copy(grid: Grid, budget: float) -> tuple[bytes, bytes, bytes] | None:
         os.close(theirs)
         return None
     if child == 0:
-        _live(grid, ours, theirs)
+        _live(grid, parent, ours, theirs)
     os.close(theirs)
+    # Here as well: whoever is first, the group is there before anybody ends it.
+    with contextlib.suppress(OSError):
+        os.setpgid(child, child)
     try:
         return _hear(ours, child, budget)
     finally:
@@ -213,10 +218,13 @@ def _in_a_copy(grid: Grid, budget: float) -> tuple[bytes, bytes, bytes] | None:
         _end(child)
 
 
-def _live(grid: Grid, ours: int, theirs: int) -> NoReturn:
+def _live(grid: Grid, parent: int, ours: int, theirs: int) -> NoReturn:
     """Be the copy: say what the guards say, and end."""
     try:
         os.close(ours)
+        # With a group of its own, so that what a guard starts ends with it; and it ends with the process it is of.
+        os.setpgid(0, 0)
+        tie(parent)
         # Collecting what belongs to the other process could delete its files.
         gc.disable()
         faulthandler.disable()
@@ -280,8 +288,15 @@ def _waited(child: int) -> float:
 
 
 def _end(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    # One that hangs in a system call ends when that does; nobody waits for it here.
-    if os.waitpid(child, os.WNOHANG)[0] == 0:
-        threading.Thread(target=os.waitpid, args=(child, 0), name="mce-trial", daemon=True).start()
+    with contextlib.suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+    # Where SIGCHLD is ignored, nobody is left to be waited for.
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(child, os.WNOHANG)[0] == 0:
+            # One that hangs in a system call ends when that does; nobody waits for it here.
+            threading.Thread(target=_bury, args=(child,), name="mce-trial", daemon=True).start()
+
+
+def _bury(child: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)

@@ -3,6 +3,8 @@
 import ctypes
 import math
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,13 +15,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mce_notebook as mce
 from mce_notebook.declare.experiment import from_function
-from mce_notebook.declare.grid import Grid, grid, zipped
+from mce_notebook.declare.grid import Grid, Guard, grid, zipped
 from mce_notebook.errors import GridError, GuardFailed, GuardPending
 from mce_notebook.run import trial
 from mce_notebook.run.trial import key_of, settled, tried
+from tests.declare.grids import products
 
 # What a trial may take on a machine that is busy (seconds): far less than for ever.
 PATIENCE = 30.0
@@ -53,6 +58,22 @@ def test_guards_in_python_are_known_at_once() -> None:
     assert tried(parts).known
     assert plain is not None
     assert mask_of(parts) == plain.tolist()
+
+
+@settings(deadline=None, max_examples=25)
+@given(products(3), st.integers(0, 10**6), st.booleans())
+def test_the_copy_finds_what_a_loop_finds(design: Grid, salt: int, again: bool) -> None:
+    names = design.names[:2]
+
+    def guard(*values: object) -> bool:
+        return hash((salt, *map(repr, values))) % 3 != 0
+
+    part = design.parts[0].guarded(Guard(None, guard, names))
+    some = Grid((part, design.parts[0]) if again else (part,))
+    expected = Grid(some.parts).mask()
+    assert expected is not None
+    assert tried(some).known
+    assert mask_of(some) == expected.tolist()
 
 
 def test_what_a_guard_does_in_the_copy_is_not_done_here(tmp_path: Path) -> None:
@@ -111,6 +132,31 @@ def test_a_guard_that_does_not_come_back_is_left_to_the_host(guard: Any) -> None
     while children() > before and time.monotonic() < end:
         time.sleep(0.05)
     assert children() == before, "the copy is left behind"
+
+
+def test_what_a_guard_starts_ends_with_the_trial(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+
+    def solved(n: int) -> bool:
+        with subprocess.Popen(["sleep", "1000"]) as solver:
+            told.write_text(str(solver.pid))
+        return True
+
+    assert not tried(grid(n=range(3)).where(solved), 1.0).known
+    pid = int(told.read_text())
+    end = time.monotonic() + PATIENCE
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "the solver goes on"
+        time.sleep(0.05)
+
+
+def test_children_that_nobody_waits_for() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert tried(grid(n=range(3)).where(lambda n: n > 1)).known
+        assert not tried(grid(n=range(3)).where(lambda n: time.sleep(1000))).known
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_slow_guard_is_left_to_the_host_soon() -> None:
