@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mce_notebook.errors import ClusterError, RunError, SweepError, UnknownSweep
+from mce_notebook.errors import ClusterError, RunError, StoreUnreachable, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
@@ -191,15 +191,22 @@ class Engine:
                     return
                 await self._stirred.wait()
             elif self._idle():
-                if self._asking:
-                    # Of a guard: what it said is in the store now, or an order to stop.
-                    await self._look()
-                elif not self._missed:
+                if not (self._asking or self._missed):
                     return
-                if not self._order:
-                    await self._plan_again()
+                await self._go_on()
             elif self._full() or not await self._send():
                 await self._stirred.wait()
+
+    async def _go_on(self) -> None:
+        """Plan what is left; after a guard: what it said is in the store now, or an order to stop."""
+        try:
+            if self._asking:
+                await self._look()
+            if not self._order:
+                await self._plan_again()
+        except StoreUnreachable as error:
+            self.message = f"{UNREADABLE}{error}"
+            await asyncio.sleep(self._retry)
 
     def _idle(self) -> bool:
         """Whether all points have come back and are safe."""

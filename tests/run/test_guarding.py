@@ -1,6 +1,7 @@
 """Slow guards as an engine meets them: the same mask as at once, whatever is cut; failures; what is known before."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mce_notebook.declare.grid import Grid, Guard, Part, grid
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import UntrustedCode
+from mce_notebook.errors import StoreUnreachable, UntrustedCode
 from mce_notebook.plan import Block
 from mce_notebook.run import guarding
 from mce_notebook.run.asking import asker
@@ -374,6 +375,23 @@ def test_guards_come_first_then_the_points_they_keep(sweep: SweepStore, losses: 
     assert (beat["state"], beat["done"], beat["total"]) == ("done", 75, 75)
     assert drive(sweep, pool).state == "done"
     assert (pool.guards, pool.points, len(sweep.epochs())) == (300, 75, 1)
+
+
+def test_a_store_out_of_reach_when_a_guard_is_through_is_waited_for(
+    sweep: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = grid(n=range(20)).where(lambda n: n % 2)
+    declared(sweep, design)
+    real, calls = StoreLedger.assignment, itertools.count()
+
+    def flaky(self: StoreLedger, flying: Sequence[tuple[Task, Block]]) -> Assignment:
+        if 1 <= next(calls) <= 3:
+            raise StoreUnreachable("no answer")
+        return real(self, flying)
+
+    monkeypatch.setattr(StoreLedger, "assignment", flaky)
+    assert drive(sweep, Pool(sweep, {1: design})).state == "done"
+    assert recorded(sweep) == [float(n) for n in range(1, 20, 2)]
 
 
 def test_a_guard_that_keeps_nothing_leaves_nothing_to_do(sweep: SweepStore) -> None:
