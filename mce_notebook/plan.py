@@ -6,7 +6,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from mce_notebook.declare.grid import Grid, Status
 from mce_notebook.errors import OptionError
 from mce_notebook.lanes import Block, Lane, Mask, Prefixed
 from mce_notebook.order import ORDERS, Ordering
+from mce_notebook.prefixes import Level
+from mce_notebook.visits import Ask, Visits
 
 __all__ = ["Block", "Plan", "Preview", "preview"]
 
@@ -42,6 +44,9 @@ class Plan:
     order : {"coarse", "listed", "random", "longest-first"}
     prefix : int
         Points per setup prefix (`grid.prefixes(depth)`), 0 without setup: no block spans two prefixes.
+    setups : sequence of Level
+        The setups, outermost first, where one lies between ragged loops: prefixes have any lengths then, and `prefix`
+        is not looked at.
     workers : int
         Slots, until `take` says otherwise.
     seed : int
@@ -62,6 +67,7 @@ class Plan:
         *,
         order: str = "coarse",
         prefix: int = 0,
+        setups: Sequence[Level] = (),
         workers: int = 1,
         seed: int = 0,
         costs: npt.NDArray[np.float64] | None = None,
@@ -76,8 +82,13 @@ class Plan:
         self._workers = workers
         self._largest = 0
         self._returned: deque[Block] = deque()
-        self._prefix = _Cutter(grid, prefix)
         ordering = Ordering(order, seed, costs)
+        self._visits: Visits | None = None
+        if any(names for _, names in setups):
+            self._visits = Visits(grid, self._todo, ordering, tuple(dict.fromkeys(setups)))
+            self.remaining = self._listed = self._visits.left
+            return
+        self._prefix = _Cutter(grid, prefix)
         self._regions = [
             self._region(part.shape, base, depth, ordering)
             for part, base, depth in zip(grid.parts, grid.starts.tolist(), self._prefix.depths, strict=False)
@@ -98,8 +109,9 @@ class Plan:
         workers: int | None = None,
         setup: float | None = None,
         slot: Hashable | None = None,
+        alone: bool = True,
     ) -> Block | None:
-        """Return the next block, or None when nothing is left.
+        """Return the next block, or None when nothing is left, or nothing that `slot` had better not leave to others.
 
         Parameters
         ----------
@@ -113,10 +125,15 @@ class Plan:
             Measured seconds of a setup. With it, prefixes are visited in several passes as far as this is cheap.
         slot : hashable, optional
             Who asks; it keeps getting points of the prefix it has set up.
+        alone : bool
+            Whether no block is on its way, so that nobody will ask again if `slot` gets nothing now.
         """
         if not self.remaining:
             return None
         self._workers = max(1, self._workers if workers is None else workers)
+        if self._visits is not None:
+            ask = Ask(slot, self._workers, seconds, setup, alone)
+            return self._visited(self._visits, self._size(seconds, nbytes, None), ask)
         k = self._size(seconds, nbytes, setup)
         self._put_back(2 * k)
         block = self._again(k, slot)
@@ -126,10 +143,30 @@ class Plan:
         self._largest = max(self._largest, block.count)
         return block
 
+    def _visited(self, visits: Visits, k: int, ask: Ask) -> Block | None:
+        blocks = visits.draw(k, visits.begun_by(ask) if ask.slot is None else ask)
+        for block in blocks[1:]:
+            # More ranges than a block should have.
+            visits.restore(block)
+        if not blocks:
+            return None
+        self.remaining -= blocks[0].count
+        self._largest = max(self._largest, blocks[0].count)
+        return blocks[0]
+
+    def keep(self, slots: Collection[Hashable]) -> None:
+        """Note which slots there are: what others had set up goes to these."""
+        if self._visits is not None:
+            self._visits.keep(slots)
+
+    def setups_of(self, block: Block) -> int:
+        """Return how many setup prefixes a block has points of; 1 without setups."""
+        return 1 if self._visits is None else self._visits.prefixes_of(block)
+
     @property
     def prefixed(self) -> bool:
         """Whether points share setups, so that `slot` matters."""
-        return self._prefix.depths[0] is not None
+        return self._visits is not None or self._prefix.depths[0] is not None
 
     def give_back(self, block: Block) -> None:
         """Take back points that were not computed; they come first again, cut to what is then the right size.
@@ -137,7 +174,10 @@ class Plan:
         Those of a setup prefix come first to the slot that works on it, to others when nothing else is left.
         """
         if block.count:
-            self._returned.extend(self._prefix.cut(block))
+            if self._visits is not None:
+                self._visits.restore(block)
+            else:
+                self._returned.extend(self._prefix.cut(block))
             self.remaining += block.count
 
     def _put_back(self, most: int) -> None:

@@ -1,0 +1,413 @@
+"""Which slot works on which setup prefix, where prefixes have any lengths and setups lie inside one another.
+
+A slot *visits* a prefix: it computes a good share of it, then moves on to one that nobody has begun, inside the same
+outer setup as long as there are some. What a visit leaves waits for the slot that has the setup. A slot takes over what
+another has set up only where that pays: setting up again must be won back by working side by side.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mce_notebook.declare.grid import Grid
+from mce_notebook.lanes import RANGES, Block, Lane, Mask
+from mce_notebook.order import Indices, Ordering
+from mce_notebook.prefixes import Level, Prefixes
+
+SETUP_SHARE = 0.1  # of the computing time that repeated setups may cost
+MOST_VISITS = 8  # to a prefix
+SHORT = 0.02  # seconds; a visit that is planned takes longer, and less left than this is not worth a second slot
+GAIN = 2.0  # how much longer than a setup the rest of a prefix must take, for each slot on it, to be shared
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Who asks for a block, and what is known of the speed.
+
+    Parameters
+    ----------
+    slot : hashable
+    workers : int
+        Slots that ask for blocks.
+    seconds, setup : float or None
+        Measured per point and per setup.
+    alone : bool
+        Whether nothing is on its way, so that nobody but this slot will do what is left.
+    """
+
+    slot: Hashable
+    workers: int
+    seconds: float | None
+    setup: float | None
+    alone: bool
+
+
+@dataclass
+class _Stay:
+    """Prefixes a slot looks after, by their places in the order, and the one it works on."""
+
+    start: int
+    stop: int
+    at: int
+    drawn: int = 0
+    # Whether another slot looks after the prefix.
+    guest: bool = False
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Prefixes that a slot will come to; those that came back before all others."""
+
+    start: int
+    stop: int
+    back: bool = False
+
+
+class Visits:
+    """The points left in a grid whose setups have prefixes of any lengths.
+
+    Parameters
+    ----------
+    grid : Grid
+    todo : ndarray of bool, shape (grid.size,)
+        Changed here.
+    ordering : Ordering
+    levels : sequence of Level
+        The setups, outermost first.
+    """
+
+    def __init__(self, grid: Grid, todo: Mask, ordering: Ordering, levels: Sequence[Level]):
+        bounds = zip(grid.parts, grid.starts.tolist(), strict=False)
+        self.parts = [
+            Prefixes(part, base, todo[base : base + part.size], ordering, levels) for part, base in bounds
+        ]
+        self.bases = grid.starts
+        self.coarse = ordering.name == "coarse"
+        self.owner, self.number, self.edges = self._begin()
+        size = len(self.number)
+        self.totals = np.zeros(size, dtype=np.int64)
+        self.place = [np.full(part.count, -1, dtype=np.int64) for part in self.parts]
+        for at, part in enumerate(self.parts):
+            here = np.flatnonzero(self.owner == at)
+            self.totals[here] = part.totals[self.number[here]]
+            self.place[at][self.number[here]] = here
+        self.rest = self.totals.copy()
+        self.listed = self.left = int(self.totals.sum())
+        # Whether a prefix will be come to: it waits in a queue, or a slot looks after it.
+        self.covered = np.ones(size, dtype=np.bool_)
+        self.fresh = 0
+        self.lanes: dict[int, Lane] = {}
+        self.stays: dict[Hashable, _Stay] = {}
+        self.queues: dict[Hashable, deque[_Waiting]] = {}
+        self.orphans: deque[_Waiting] = deque()
+        # The slot that set a prefix up last, as its place in `named`.
+        self.home = np.full(size, -1, dtype=np.int32)
+        self.named: list[Hashable] = []
+        self.slots: dict[Hashable, int] = {}
+        self.repeats = 0
+        self.turn = 0
+        self.declined: tuple[object, ...] = ()
+
+    def _begin(self) -> tuple[Indices, Indices, Indices]:
+        """Return part and number of the prefixes in order, and where those of each outermost one begin and end."""
+        orders = [part.order() for part in self.parts]
+        numbers = np.concatenate([order for order, _ in orders])
+        families = np.concatenate([family for _, family in orders])
+        owners = np.repeat(np.arange(len(orders)), [len(order) for order, _ in orders])
+        if not len(numbers):
+            return owners, numbers, np.zeros(1, dtype=np.int64)
+        cuts = np.flatnonzero((np.diff(owners) != 0) | (np.diff(families) != 0)) + 1
+        edges = np.concatenate([[0], cuts, [len(numbers)]]).astype(np.int64)
+        if len(orders) > 1:
+            # All parts advance alike, whatever their sizes.
+            when = np.concatenate([(np.arange(len(order)) + 0.5) / max(1, len(order)) for order, _ in orders])
+            lengths = np.diff(edges)
+            along = np.argsort(np.repeat(when[edges[:-1]], lengths), kind="stable")
+            turns = np.argsort(when[edges[:-1]], kind="stable")
+            owners, numbers = owners[along], numbers[along]
+            edges = np.concatenate([[0], np.cumsum(lengths[turns])])
+        return owners, numbers, edges
+
+    # Blocks
+
+    def draw(self, k: int, ask: Ask) -> list[Block]:
+        """Take about `k` points of one prefix, or all of several short ones; nothing where the slot had better wait."""
+        stay = self._stay(ask) if self.left else None
+        if stay is None:
+            return []
+        blocks = self._some(stay, k, ask)
+        if len(blocks) == 1 and not self.rest[stay.at] and ask.seconds is not None and ask.setup is not None:
+            blocks = [self._filled(blocks[0], stay, k, ask)]
+        return blocks
+
+    def _some(self, stay: _Stay, k: int, ask: Ask) -> list[Block]:
+        at = stay.at
+        wish = min(int(self.rest[at]), max(1, self._quota(at, ask) - stay.drawn))
+        # No crumbs: a block a little longer costs less than one more.
+        blocks = self._lane(at).draw(wish if wish <= k + k // 2 else k)
+        count = sum(block.count for block in blocks)
+        stay.drawn += count
+        self._took(at, count)
+        return self.parts[int(self.owner[at])].listed(blocks)
+
+    def _filled(self, block: Block, stay: _Stay, k: int, ask: Ask) -> Block:
+        """Add whole prefixes to a block that would be over at once."""
+        assert ask.seconds is not None
+        assert ask.setup is not None
+        room = max(SHORT, k * ask.seconds) - ask.setup - block.count * ask.seconds
+        ranges, points = list(block.ranges), block.count
+        while len(ranges) < RANGES and (at := self._following(stay)) is not None and at not in self.lanes:
+            count = int(self.rest[at])
+            room -= ask.setup + count * ask.seconds
+            points += count
+            if room < 0 or points > k:
+                break
+            self._settle(stay, at, ask.slot)
+            for more in self.parts[int(self.owner[at])].whole(int(self.number[at])):
+                ranges += more.ranges
+            stay.drawn += count
+            self._took(at, count)
+        return Block(tuple(ranges))
+
+    def _following(self, stay: _Stay) -> int | None:
+        """Return the next prefix with something left that nobody else works on, None where there is none at hand."""
+        if stay.guest:
+            return None
+        at = self._next(stay.at + 1, stay.stop)
+        if at < stay.stop:
+            return at
+        return int(self.edges[self.fresh]) if self.fresh < len(self.edges) - 1 else None
+
+    def _settle(self, stay: _Stay, at: int, slot: Hashable) -> None:
+        """Have a stay go on to a prefix that `_following` found."""
+        if at >= stay.stop:
+            self._leave(stay, slot)
+            stay.start, stay.stop = at, int(self.edges[self.fresh + 1])
+            self.fresh += 1
+        self._move(stay, at, slot)
+
+    def _took(self, at: int, count: int) -> None:
+        self.rest[at] -= count
+        self.left -= count
+
+    def _lane(self, at: int) -> Lane:
+        if at not in self.lanes:
+            self.lanes[at] = self.parts[int(self.owner[at])].lane(int(self.number[at]))
+        return self.lanes[at]
+
+    def _quota(self, at: int, ask: Ask) -> int:
+        """Return how many points a visit computes, so that setting up again stays cheap."""
+        total = int(self.totals[at])
+        if not self.coarse or ask.seconds is None or ask.setup is None:
+            return total
+        least = max(SHORT, ask.setup / SETUP_SHARE) / max(ask.seconds, 1e-9)
+        return min(total, math.ceil(max(total / MOST_VISITS, least)))
+
+    # Who is where
+
+    def _stay(self, ask: Ask) -> _Stay | None:
+        """Return where the slot works from now on, at a prefix with something left; None where it had better wait."""
+        stay = self.stays.get(ask.slot)
+        if stay is not None and self._goes_on(stay, ask):
+            return stay
+        if stay is not None:
+            del self.stays[ask.slot]
+            self._leave(stay, ask.slot)
+        for waiting in self._waiting(ask.slot):
+            stay = self._arrive(ask.slot, _Stay(waiting.start, waiting.stop, waiting.start))
+            if stay is not None:
+                return stay
+        state = (self.left, ask.seconds, ask.setup, ask.workers)
+        if not ask.alone and self.declined == state:
+            # Many idle slots ask again and again; what the first was told holds for them.
+            return None
+        stay = self._taken_over(ask)
+        self.declined = () if stay is not None else state
+        return stay
+
+    def _goes_on(self, stay: _Stay, ask: Ask) -> bool:
+        """Whether a stay has something left, moving to the next prefix after a visit."""
+        if self.rest[stay.at] and stay.drawn < self._quota(stay.at, ask):
+            return True
+        at = self._next(stay.at + 1, stay.stop)
+        if at >= stay.stop:
+            return False
+        self._move(stay, at, ask.slot)
+        return True
+
+    def _next(self, low: int, stop: int) -> int:
+        """Return the first place from `low` on with something left, `stop` if there is none."""
+        while low < stop:
+            high = min(stop, low + 1024)
+            found = np.flatnonzero(self.rest[low:high])
+            if len(found):
+                return low + int(found[0])
+            low = high
+        return stop
+
+    def _arrive(self, slot: Hashable, stay: _Stay) -> _Stay | None:
+        """Have a slot look after prefixes; None if nothing is left there."""
+        at = self._next(stay.start, stay.stop)
+        if at >= stay.stop:
+            self._leave(stay, slot)
+            return None
+        self._move(stay, at, slot)
+        self.stays[slot] = stay
+        return stay
+
+    def _move(self, stay: _Stay, at: int, slot: Hashable) -> None:
+        before, stay.at, stay.drawn = stay.at, at, 0
+        self._close(before)
+        if not stay.guest:
+            if slot not in self.slots:
+                self.slots[slot] = len(self.named)
+                self.named.append(slot)
+            self.home[at] = self.slots[slot]
+
+    def _close(self, at: int) -> None:
+        """Forget the order in a prefix that nobody works on."""
+        if at in self.lanes and all(other.at != at for other in self.stays.values()):
+            del self.lanes[at]
+
+    def _leave(self, stay: _Stay, slot: Hashable) -> None:
+        """Put what a stay has left in the slot's queue."""
+        self._close(stay.at)
+        if stay.guest:
+            return
+        self.covered[stay.start : stay.stop] = False
+        some = np.flatnonzero(self.rest[stay.start : stay.stop])
+        if len(some):
+            self._queue(slot, _Waiting(stay.start + int(some[0]), stay.start + int(some[-1]) + 1))
+
+    def _queue(self, slot: Hashable, waiting: _Waiting) -> None:
+        self.covered[waiting.start : waiting.stop] = True
+        queue = self.queues.setdefault(slot, deque())
+        if waiting.back:
+            queue.appendleft(waiting)
+        else:
+            queue.append(waiting)
+
+    def _waiting(self, slot: Hashable) -> Iterator[_Waiting]:
+        """Yield what the slot should do next: what came back, what nobody has begun, the rest of what it has set up."""
+        queue = self.queues.setdefault(slot, deque())
+        while queue and queue[0].back:
+            yield queue.popleft()
+        while self.fresh < len(self.edges) - 1:
+            self.fresh += 1
+            yield _Waiting(int(self.edges[self.fresh - 1]), int(self.edges[self.fresh]))
+        while self.orphans:
+            yield self.orphans.popleft()
+        while queue:
+            yield queue.popleft()
+
+    # Sharing what others have set up
+
+    def _taken_over(self, ask: Ask) -> _Stay | None:
+        """Return work of another slot that is worth a second setup, None where there is none."""
+        for queue in self.queues.values():
+            while queue:
+                waiting = queue[-1]
+                work = int(self.rest[waiting.start : waiting.stop].sum())
+                if work and not self._pays(work, 1, ask):
+                    break
+                queue.pop()
+                stay = self._arrive(ask.slot, _Stay(waiting.start, waiting.stop, waiting.start))
+                if stay is not None:
+                    self.repeats += 1
+                    return stay
+        return self._beside(ask)
+
+    def _beside(self, ask: Ask) -> _Stay | None:
+        """Return half of what another slot still has to come to, or a place at the prefix it works on."""
+        best: tuple[float, int, _Stay | None] = (0.0, 1, None)
+        users: dict[int, int] = {}
+        for other in self.stays.values():
+            users[other.at] = users.get(other.at, 0) + 1
+        for other in self.stays.values():
+            work = int(self.rest[other.at : other.stop].sum())
+            several = work > int(self.rest[other.at])
+            count = 1 if several else users[other.at]
+            best = max(best, (work / count, count, other), key=lambda found: found[0])
+        work_each, count, stay = best
+        if stay is None or not self._pays(work_each * count, count, ask):
+            return None
+        self.repeats += 1
+        return self._arrive(ask.slot, self._half(stay))
+
+    def _half(self, stay: _Stay) -> _Stay:
+        """Return a stay for the later half of what a slot has still to come to, else a place beside it."""
+        low = stay.at + 1
+        ahead = np.cumsum(self.rest[low : stay.stop])
+        if not len(ahead) or not ahead[-1]:
+            return _Stay(stay.at, stay.at + 1, stay.at, guest=True)
+        # The slot has what it works on to finish first.
+        half = (int(ahead[-1]) - int(self.rest[stay.at])) / 2
+        cut = low + int(np.searchsorted(ahead, half, side="left")) + (half > 0)
+        cut = min(cut, self._last(low, stay.stop))
+        stop, stay.stop = stay.stop, cut
+        return _Stay(cut, stop, cut)
+
+    def _last(self, low: int, stop: int) -> int:
+        """Return the last place below `stop` with something left."""
+        return low + int(np.flatnonzero(self.rest[low:stop])[-1])
+
+    def _pays(self, work: float, users: int, ask: Ask) -> bool:
+        """Whether a second setup is won back: by time, and within what all repeated setups may cost."""
+        if ask.alone:
+            return True
+        if ask.seconds is None or ask.setup is None:
+            return False
+        if work * ask.seconds <= max(SHORT, GAIN * users * ask.setup):
+            return False
+        # With fewer prefixes than slots, some slots would have nothing to do from the start.
+        within = (self.repeats + 1) * ask.setup <= SETUP_SHARE * self.listed * ask.seconds
+        return within or len(self.edges) - 1 < ask.workers
+
+    # Points and slots that come and go
+
+    def restore(self, block: Block) -> None:
+        """Take back points that were not computed; the slot that set their prefix up comes to it next."""
+        indices = block.indices()
+        owners = np.searchsorted(self.bases, indices, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            numbers, counts = self.parts[owner].restore(indices[owners == owner])
+            for at, count in zip(self.place[owner][numbers].tolist(), counts.tolist(), strict=True):
+                self._restored(at, count)
+
+    def _restored(self, at: int, count: int) -> None:
+        self.rest[at] += count
+        self.left += count
+        home = self._home(at)
+        stay = self.stays.get(home)
+        if stay is not None and stay.at == at:
+            stay.drawn = max(0, stay.drawn - count)
+        if at in self.lanes:
+            self.lanes[at].restore(Block(((0, count),)))
+        if not self.covered[at]:
+            self._queue(home, _Waiting(at, at + 1, back=True))
+
+    def _home(self, at: int) -> Hashable:
+        return self.named[int(self.home[at])]
+
+    def keep(self, slots: Collection[Hashable]) -> None:
+        """Give what slots that are gone looked after to the others."""
+        for slot in [slot for slot in self.stays if slot not in slots]:
+            self._leave(self.stays.pop(slot), slot)
+        for slot in [slot for slot in self.queues if slot not in slots]:
+            self.orphans.extend(self.queues.pop(slot))
+
+    def begun_by(self, ask: Ask) -> Ask:
+        """Return who asks where nobody says: as many prefixes as workers are kept open, in turn."""
+        self.turn = (self.turn + 1) % max(1, ask.workers)
+        return Ask(("turn", self.turn), ask.workers, ask.seconds, ask.setup, alone=True)
+
+    def prefixes_of(self, block: Block) -> int:
+        """Return how many prefixes a block has points of."""
+        indices = block.indices()
+        owners = np.searchsorted(self.bases, indices, side="right") - 1
+        return sum(
+            len(np.unique(self.parts[owner].number(indices[owners == owner]))) for owner in np.unique(owners).tolist()
+        )
