@@ -81,9 +81,7 @@ class Visits:
 
     def __init__(self, grid: Grid, todo: Mask, ordering: Ordering, levels: Sequence[Level]):
         bounds = zip(grid.parts, grid.starts.tolist(), strict=False)
-        self.parts = [
-            Prefixes(part, base, todo[base : base + part.size], ordering, levels) for part, base in bounds
-        ]
+        self.parts = [Prefixes(part, base, todo[base : base + part.size], ordering, levels) for part, base in bounds]
         self.bases = grid.starts
         self.coarse = ordering.name == "coarse"
         self.owner, self.number, self.edges = self._begin()

@@ -14,7 +14,7 @@ from mce_notebook.errors import ClusterError, RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
-from mce_notebook.run.shares import Shares
+from mce_notebook.run.shares import DEPTH, Shares
 from mce_notebook.run.tally import covered, spans
 from mce_notebook.run.writer import Writer
 from mce_notebook.store.spans import Spans
@@ -216,7 +216,7 @@ class Engine:
         if not await self._shares.acquire(self, eager=self._work.schedule.eager):
             return True
         work = self._work
-        job = None if self._order or self._full() else work.schedule.next(self._pool.workers, self._slot(work))
+        job = None if self._order or self._full() else self._next(work)
         if job is None:
             self._shares.release(self)
             return bool(self._order)
@@ -227,13 +227,23 @@ class Engine:
         task.add_done_callback(self._landed)
         return True
 
-    def _slot(self, work: "Assignment") -> str | None:
-        """Return the slot the next block is for, None for any: the one with the fewest of ours, then of all."""
-        if not work.schedule.pinned and not work.serial:
-            return None
-        loads = self._pool.loads()
+    def _next(self, work: "Assignment") -> Job | None:
+        """Return the next block, for the slot with the fewest of ours, then of all, where it matters which.
+
+        That slot may do better to wait than to set up what others have set up: then theirs comes first.
+        """
+        schedule, workers = work.schedule, self._pool.workers
+        if not schedule.pinned and not work.serial:
+            return schedule.next(workers)
         ours = Counter(job.slot for _, job in self._flying.values())
-        return min(loads, key=lambda slot: (ours[slot], loads[slot], slot), default=None)
+        claims = {slot: (ours[slot], load, slot) for slot, load in self._pool.loads().items()}
+        slot = min(claims, key=claims.__getitem__, default=None)
+        job = schedule.next(workers, slot)
+        if job is not None or slot is None or not schedule.remaining:
+            return job
+        room = DEPTH if schedule.eager else 1
+        free = [slot for slot in sorted(claims, key=claims.__getitem__) if max(claims[slot][:2]) < room]
+        return schedule.next_of(workers, free, claims)
 
     async def _compute(self, work: "Assignment", job: Job) -> None:
         """Have one block computed and see to what came of it."""

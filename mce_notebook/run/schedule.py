@@ -1,7 +1,7 @@
 """What to compute next, and what to make of blocks that come back: decisions, without any I/O."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from mce_notebook.plan import Block, Plan
@@ -57,15 +57,15 @@ class Pace:
     nbytes: float | None = None
     setup: float | None = None
 
-    def measured(self, done: int, seconds: float, nbytes: float, setup: float = 0.0) -> None:
+    def measured(self, done: int, seconds: float, nbytes: float, setup: float = 0.0, setups: int = 1) -> None:
         """Take in a block of `done` points; half the weight stays with what was known.
 
-        `setup` are the seconds for setups that were computed, 0 where what was kept served.
+        `setup` are the seconds for the `setups` that were computed, 0 where what was kept served.
         """
         if done <= 0:
             return
         if setup > 0:
-            self.setup = _blend(self.setup, setup)
+            self.setup = _blend(self.setup, setup / setups)
         self.seconds = _blend(self.seconds, max(0.0, seconds - setup) / done)
         self.nbytes = _blend(self.nbytes, nbytes / done)
 
@@ -155,13 +155,26 @@ class Schedule:
     def _planned(self, workers: int, slot: str | None) -> Block | None:
         pace = self.pace
         return self.plan.take(
-            seconds=pace.seconds, nbytes=pace.nbytes, workers=max(workers, 1), setup=pace.setup, slot=slot
+            seconds=pace.seconds,
+            nbytes=pace.nbytes,
+            workers=max(workers, 1),
+            setup=pace.setup,
+            slot=slot,
+            alone=not self.flying,
         )
+
+    def next_of(self, workers: int, slots: Iterable[str], known: Collection[str]) -> Job | None:
+        """Return the next block for the first of `slots` that has one to do, where another had better wait.
+
+        What slots that are not `known` any more had set up goes to the others.
+        """
+        self.plan.keep(known)
+        return next((job for slot in slots if (job := self.next(workers, slot)) is not None), None)
 
     def returned(self, job: Job, result: BlockResult) -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
         del self.flying[job.number]
-        self.pace.measured(result.done, result.seconds, result.nbytes, result.setup)
+        self.pace.measured(result.done, result.seconds, result.nbytes, result.setup, self._setups(job, result))
         self.outcomes += result.done
         self.failures += result.failed
         rest = list(result.leftover)
@@ -176,6 +189,10 @@ class Schedule:
             return self._lost(rest, result.killed_point, result.reason)
         self._give_back(rest)
         return []
+
+    def _setups(self, job: Job, result: BlockResult) -> int:
+        """Return of how many setups a result has points."""
+        return self.plan.setups_of(job.block.split(result.done)[0]) if result.setup > 0 and result.done > 0 else 1
 
     def vanished(self, job: Job, *, excused: bool = False) -> list[Verdict]:
         """Take in that the worker died with `job`; return the points that are given up.
