@@ -109,6 +109,7 @@ class Plan:
         workers: int | None = None,
         setup: float | None = None,
         slot: Hashable | None = None,
+        idle: bool = True,
         alone: bool = True,
     ) -> Block | None:
         """Return the next block, or None when nothing is left, or nothing that `slot` had better not leave to others.
@@ -125,16 +126,18 @@ class Plan:
             Measured seconds of a setup. With it, prefixes are visited in several passes as far as this is cheap.
         slot : hashable, optional
             Who asks; it keeps getting points of the prefix it has set up.
-        alone : bool
-            Whether no block is on its way, so that nobody will ask again if `slot` gets nothing now.
+        idle, alone : bool
+            Whether no block of `slot`, and no block at all, is on its way; where prefixes have any lengths, a slot only
+            gets what another has set up if it is idle and that pays, or alone.
         """
         if not self.remaining:
             return None
         self._workers = max(1, self._workers if workers is None else workers)
         if self._visits is not None:
-            ask = Ask(slot, self._workers, seconds, setup, alone)
-            return self._visited(self._visits, self._size(seconds, nbytes, None), ask)
-        k = self._size(seconds, nbytes, setup)
+            ask = Ask(slot, self._workers, seconds, setup, idle, alone)
+            k = self._size(seconds, nbytes, None, self._visits.busy(self._workers))
+            return self._visited(self._visits, k, ask)
+        k = self._size(seconds, nbytes, setup, self._workers)
         self._put_back(2 * k)
         block = self._again(k, slot)
         if block is None:
@@ -189,15 +192,15 @@ class Plan:
                 self._regions[self._prefix.place(block.ranges[0][0])[0]].restore(block)
         self._returned = kept
 
-    def _size(self, seconds: float | None, nbytes: float | None, setup: float | None) -> int:
+    def _size(self, seconds: float | None, nbytes: float | None, setup: float | None, workers: int) -> int:
         """Return how many points the next block should have."""
         if seconds is None:
             # Stopped early where points are slow; where they are few and fast, nobody waits for a second round.
-            k = min(PROBE, max(1, self._listed // self._workers))
+            k = min(PROBE, max(1, self._listed // workers))
         else:
             seconds = max(seconds, 1e-9)
-            target = max(SECONDS, self._workers / TASKS_PER_SECOND)
-            tail = seconds * self.remaining / (TAIL_SHARE * self._workers)
+            target = max(SECONDS, workers / TASKS_PER_SECOND)
+            tail = seconds * self.remaining / (TAIL_SHARE * workers)
             if setup is not None:
                 # A block may land on a slot that has to set its prefix up again.
                 target = max(target, setup / SETUP_SHARE)

@@ -101,7 +101,7 @@ class Prefixes:
         return lows
 
     def length(self, number: int) -> int:
-        """Number of listed points of a prefix."""
+        """Return how many listed points a prefix has."""
         group = number % self.groups
         return int(self.starts[group + 1] - self.starts[group]) * self.inner
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mce_notebook.declare.grid import Grid
-from mce_notebook.lanes import RANGES, Block, Lane, Mask
+from mce_notebook.lanes import RANGES, RECENT, Block, Lane, Mask
 from mce_notebook.order import Indices, Ordering
 from mce_notebook.prefixes import Level, Prefixes
 
@@ -34,6 +34,8 @@ class Ask:
         Slots that ask for blocks.
     seconds, setup : float or None
         Measured per point and per setup.
+    idle : bool
+        Whether the slot has nothing to compute now: only then it may take over what others have set up.
     alone : bool
         Whether nothing is on its way, so that nobody but this slot will do what is left.
     """
@@ -42,7 +44,8 @@ class Ask:
     workers: int
     seconds: float | None
     setup: float | None
-    alone: bool
+    idle: bool = True
+    alone: bool = True
 
 
 @dataclass
@@ -99,6 +102,7 @@ class Visits:
         self.fresh = 0
         self.lanes: dict[int, Lane] = {}
         self.stays: dict[Hashable, _Stay] = {}
+        self.recent: dict[Hashable, deque[int]] = {}
         self.queues: dict[Hashable, deque[_Waiting]] = {}
         self.orphans: deque[_Waiting] = deque()
         # The slot that set a prefix up last, as its place in `named`.
@@ -218,10 +222,13 @@ class Visits:
             stay = self._arrive(ask.slot, _Stay(waiting.start, waiting.stop, waiting.start))
             if stay is not None:
                 return stay
-        state = (self.left, ask.seconds, ask.setup, ask.workers)
-        if not ask.alone and self.declined == state:
-            # Many idle slots ask again and again; what the first was told holds for them.
+        if not (ask.idle or ask.alone):
             return None
+        stay = self._rejoined(ask.slot)
+        state = (self.left, ask.seconds, ask.setup, ask.workers)
+        if stay is not None or (not ask.alone and self.declined == state):
+            # Many idle slots ask again and again; what the first was told holds for them.
+            return stay
         stay = self._taken_over(ask)
         self.declined = () if stay is not None else state
         return stay
@@ -259,6 +266,7 @@ class Visits:
     def _move(self, stay: _Stay, at: int, slot: Hashable) -> None:
         before, stay.at, stay.drawn = stay.at, at, 0
         self._close(before)
+        self.recent.setdefault(slot, deque(maxlen=RECENT)).append(at)
         if not stay.guest:
             if slot not in self.slots:
                 self.slots[slot] = len(self.named)
@@ -302,6 +310,13 @@ class Visits:
             yield queue.popleft()
 
     # Sharing what others have set up
+
+    def _rejoined(self, slot: Hashable) -> _Stay | None:
+        """Return a place beside another slot at what this one has set up too, None where there is none."""
+        for at in reversed(self.recent.get(slot, ())):
+            if self.rest[at] and any(stay.at == at for stay in self.stays.values()):
+                return self._arrive(slot, _Stay(at, at + 1, at, guest=True))
+        return None
 
     def _taken_over(self, ask: Ask) -> _Stay | None:
         """Return work of another slot that is worth a second setup, None where there is none."""
@@ -396,11 +411,17 @@ class Visits:
             self._leave(self.stays.pop(slot), slot)
         for slot in [slot for slot in self.queues if slot not in slots]:
             self.orphans.extend(self.queues.pop(slot))
+        for slot in [slot for slot in self.recent if slot not in slots]:
+            del self.recent[slot]
+
+    def busy(self, workers: int) -> int:
+        """Return how many slots of all there are may get something to do now."""
+        return workers if self.fresh < len(self.edges) - 1 else min(workers, len(self.stays) + 1)
 
     def begun_by(self, ask: Ask) -> Ask:
         """Return who asks where nobody says: as many prefixes as workers are kept open, in turn."""
         self.turn = (self.turn + 1) % max(1, ask.workers)
-        return Ask(("turn", self.turn), ask.workers, ask.seconds, ask.setup, alone=True)
+        return Ask(("turn", self.turn), ask.workers, ask.seconds, ask.setup)
 
     def prefixes_of(self, block: Block) -> int:
         """Return how many prefixes a block has points of."""

@@ -1,20 +1,17 @@
 """Blocks of grids whose setups lie between ragged loops: every point once, prefix by prefix, each on its slot."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.axes import Axis
 from mce_notebook.declare.columns import coordinate
-from mce_notebook.declare.grid import Grid, grid
+from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
-from mce_notebook.plan import Block, Plan
-from mce_notebook.prefixes import group_codes
+from mce_notebook.plan import Plan
 
 ORDERS = ("coarse", "listed", "random", "longest-first")
 
@@ -85,6 +82,7 @@ def test_every_point_exactly_once_and_no_prefix_cut_short(
             workers=data.draw(st.sampled_from([None, 2, 300])),
             setup=data.draw(st.sampled_from([None, 1e-5, 0.1, 5.0])),
             slot=data.draw(st.sampled_from([None, "a", "b", "c"])),
+            idle=data.draw(st.booleans()),
             alone=(alone := data.draw(st.booleans())),
         )
         if block is None:

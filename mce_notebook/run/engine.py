@@ -14,7 +14,7 @@ from mce_notebook.errors import ClusterError, RunError, SweepError, UnknownSweep
 from mce_notebook.run.pool import Pool, WorkerLost
 from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import STILLBORN_TIMES, Job, Verdict
-from mce_notebook.run.shares import DEPTH, Shares
+from mce_notebook.run.shares import Shares
 from mce_notebook.run.tally import covered, spans
 from mce_notebook.run.writer import Writer
 from mce_notebook.store.spans import Spans
@@ -241,8 +241,8 @@ class Engine:
         job = schedule.next(workers, slot)
         if job is not None or slot is None or not schedule.remaining:
             return job
-        room = DEPTH if schedule.eager else 1
-        free = [slot for slot in sorted(claims, key=claims.__getitem__) if max(claims[slot][:2]) < room]
+        # Nothing waits in a slot beside an idle one: Dask would move it there, and have it set up once more.
+        free = [slot for slot in sorted(claims, key=claims.__getitem__) if not max(claims[slot][:2])]
         return schedule.next_of(workers, free, claims)
 
     async def _compute(self, work: "Assignment", job: Job) -> None:

@@ -160,8 +160,12 @@ class Schedule:
             workers=max(workers, 1),
             setup=pace.setup,
             slot=slot,
+            idle=self._idle(slot),
             alone=not self.flying,
         )
+
+    def _idle(self, slot: str | None) -> bool:
+        return not self.pinned or all(job.slot != slot for job in self.flying.values())
 
     def next_of(self, workers: int, slots: Iterable[str], known: Collection[str]) -> Job | None:
         """Return the next block for the first of `slots` that has one to do, where another had better wait.

@@ -112,9 +112,7 @@ def test_a_slow_setup_between_ragged_loops_is_hardly_repeated(
 
 
 @pytest.mark.timeout(180)
-def test_idle_slots_help_with_the_last_value_where_that_pays(
-    root: Path, tmp_path: Path, three_slots: None
-) -> None:
+def test_idle_slots_help_with_the_last_value_where_that_pays(root: Path, tmp_path: Path, three_slots: None) -> None:
     calls = tmp_path / "calls"
     cell = SLOW_RAGGED.replace("rows.append((n, k, b, noise[k] + b))", "rows.append((n, k, b, os.getpid()))")
     names: dict[str, object] = {"__name__": "__main__", "calls": str(calls), "sizes": [1, 12], "pause": 0.03}
