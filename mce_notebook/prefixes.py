@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mce_notebook.declare.axes import Axis, Coordinate
 from mce_notebook.declare.parts import Part
 from mce_notebook.lanes import Block, Lane, Mask, blocks_of
-from mce_notebook.order import Indices, Ordering, Tiles
+from mce_notebook.order import Indices, Ordering, Tiles, spread
 
 # How many outermost axes are around a setup, and which coordinates of the next one, of ragged loops, are too.
 Level = tuple[int, tuple[str, ...]]
@@ -100,10 +100,11 @@ class Prefixes:
         lows: Indices = ((outer[:, None] + self.starts[:-1]) * self.inner).reshape(-1)
         return lows
 
-    def length(self, number: int) -> int:
-        """Return how many listed points a prefix has."""
-        group = number % self.groups
-        return int(self.starts[group + 1] - self.starts[group]) * self.inner
+    def lengths(self, numbers: Indices) -> Indices:
+        """Return how many listed points prefixes have."""
+        groups = numbers % self.groups
+        lengths: Indices = (self.starts[groups + 1] - self.starts[groups]) * self.inner
+        return lengths
 
     def number(self, indices: Indices) -> Indices:
         """Return the prefix of listed indices."""
@@ -164,16 +165,17 @@ class Prefixes:
         """Return what draws the points of a prefix."""
         low = int(self.lows[number])
         inner = self.shape[self.depth + self.split :]
-        shape = (self.length(number) // self.inner, *inner) if self.split else inner
+        group = number % self.groups
+        shape = (int(self.starts[group + 1] - self.starts[group]), *inner) if self.split else inner
         return Lane(shape or (1,), low, self.todo, self.ordering)
 
-    def whole(self, number: int) -> list[Block]:
-        """Take all that is left of a prefix."""
-        low = int(self.lows[number])
-        here = self.todo[low : low + self.length(number)]
-        found = np.flatnonzero(here) + low
-        here[:] = False
-        return self.listed(blocks_of(found))
+    def whole(self, numbers: Indices) -> list[Block]:
+        """Take all that is left of some prefixes."""
+        numbers = np.sort(numbers)
+        places = spread(self.lows[numbers], self.lengths(numbers))
+        places = places[self.todo[places]]
+        self.todo[places] = False
+        return self.listed(blocks_of(places))
 
     def listed(self, blocks: list[Block]) -> list[Block]:
         """Return blocks of arranged places as blocks of listed indices."""

@@ -156,40 +156,54 @@ class Visits:
         return self.parts[int(self.owner[at])].listed(blocks)
 
     def _filled(self, block: Block, stay: _Stay, k: int, ask: Ask) -> Block:
-        """Add whole prefixes to a block that would be over at once."""
-        assert ask.seconds is not None
-        assert ask.setup is not None
-        room = max(SHORT, k * ask.seconds) - ask.setup - block.count * ask.seconds
-        ranges, points = list(block.ranges), block.count
-        while len(ranges) < RANGES and (at := self._following(stay)) is not None and at not in self.lanes:
-            count = int(self.rest[at])
-            room -= ask.setup + count * ask.seconds
-            points += count
-            if room < 0 or points > k:
+        """Add whole prefixes to a block that would be over at once: those that follow, then some nobody has begun."""
+        seconds, setup = ask.seconds or 0.0, ask.setup or 0.0
+        ranges, points = list(block.ranges), k - block.count
+        room = max(SHORT, k * seconds) - setup - block.count * seconds
+        if room <= 0 or stay.guest:
+            return block
+        for first, stop in ((stay.at + 1, stay.stop), (int(self.edges[self.fresh]), int(self.edges[-1]))):
+            low, high = self._fitting(first, stop, len(ranges), points, room, ask)
+            if low < high:
+                taken = self.rest[low:high]
+                points -= int(taken.sum())
+                room -= float(taken.sum()) * seconds + np.count_nonzero(taken) * setup
+                ranges += self._whole(low, high)
+                self._go_to(stay, low, high, ask.slot)
+            if self._next(stay.at + 1, stay.stop) < stay.stop:
                 break
-            self._settle(stay, at, ask.slot)
-            for more in self.parts[int(self.owner[at])].whole(int(self.number[at])):
-                ranges += more.ranges
-            stay.drawn += count
-            self._took(at, count)
         return Block(tuple(ranges))
 
-    def _following(self, stay: _Stay) -> int | None:
-        """Return the next prefix with something left that nobody else works on, None where there is none at hand."""
-        if stay.guest:
-            return None
-        at = self._next(stay.at + 1, stay.stop)
-        if at < stay.stop:
-            return at
-        return int(self.edges[self.fresh]) if self.fresh < len(self.edges) - 1 else None
-
-    def _settle(self, stay: _Stay, at: int, slot: Hashable) -> None:
-        """Have a stay go on to a prefix that `_following` found."""
-        if at >= stay.stop:
+    def _go_to(self, stay: _Stay, low: int, high: int, slot: Hashable) -> None:
+        """Have a stay be at the last of the prefixes just taken whole, though they begin behind its own."""
+        if low >= stay.stop:
             self._leave(stay, slot)
-            stay.start, stay.stop = at, int(self.edges[self.fresh + 1])
-            self.fresh += 1
-        self._move(stay, at, slot)
+            family = int(np.searchsorted(self.edges, high - 1, side="right")) - 1
+            stay.start, stay.stop = int(self.edges[family]), int(self.edges[family + 1])
+            self.covered[low : stay.start] = False
+            self.fresh = family + 1
+        self._move(stay, high - 1, slot)
+        self.home[low:high] = self.home[high - 1]
+
+    def _fitting(self, low: int, stop: int, ranges: int, points: int, room: float, ask: Ask) -> tuple[int, int]:
+        """Return which prefixes from `low` on can be computed whole, in so many points and seconds."""
+        low = self._next(low, stop)
+        high = min([stop, low + max(0, RANGES - ranges), *(at for at in self.lanes if at >= low)])
+        counts = self.rest[low:high]
+        seconds = np.cumsum(counts * (ask.seconds or 0.0) + (ask.setup or 0.0) * (counts > 0))
+        fitting = min(np.searchsorted(seconds, room, "right"), np.searchsorted(np.cumsum(counts), points, "right"))
+        return low, low + int(fitting)
+
+    def _whole(self, low: int, high: int) -> list[tuple[int, int]]:
+        """Take all that is left of some prefixes that follow each other in the order; return its ranges."""
+        ranges: list[tuple[int, int]] = []
+        owners = self.owner[low:high]
+        for owner in np.unique(owners).tolist():
+            for block in self.parts[owner].whole(self.number[low:high][owners == owner]):
+                ranges += block.ranges
+        self.left -= int(self.rest[low:high].sum())
+        self.rest[low:high] = 0
+        return ranges
 
     def _took(self, at: int, count: int) -> None:
         self.rest[at] -= count
@@ -320,6 +334,16 @@ class Visits:
 
     def _taken_over(self, ask: Ask) -> _Stay | None:
         """Return work of another slot that is worth a second setup, None where there is none."""
+        stay = self._from_queues(ask) or self._beside(ask)
+        if stay is None and ask.alone:
+            # What came back of prefixes that slots have passed.
+            for slot in list(self.stays):
+                self._leave(self.stays.pop(slot), slot)
+            stay = self._from_queues(ask)
+        self.repeats += stay is not None
+        return stay
+
+    def _from_queues(self, ask: Ask) -> _Stay | None:
         for queue in self.queues.values():
             while queue:
                 waiting = queue[-1]
@@ -329,9 +353,8 @@ class Visits:
                 queue.pop()
                 stay = self._arrive(ask.slot, _Stay(waiting.start, waiting.stop, waiting.start))
                 if stay is not None:
-                    self.repeats += 1
                     return stay
-        return self._beside(ask)
+        return None
 
     def _beside(self, ask: Ask) -> _Stay | None:
         """Return half of what another slot still has to come to, or a place at the prefix it works on."""
@@ -347,7 +370,6 @@ class Visits:
         work_each, count, stay = best
         if stay is None or not self._pays(work_each * count, count, ask):
             return None
-        self.repeats += 1
         return self._arrive(ask.slot, self._half(stay))
 
     def _half(self, stay: _Stay) -> _Stay:

@@ -11,7 +11,7 @@ from mce_notebook.declare.axes import Axis
 from mce_notebook.declare.columns import coordinate
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
-from mce_notebook.plan import Plan
+from mce_notebook.plan import Block, Plan
 
 ORDERS = ("coarse", "listed", "random", "longest-first")
 
@@ -106,3 +106,87 @@ def test_every_point_exactly_once_and_no_prefix_cut_short(
             plan.keep(data.draw(st.sampled_from([{"a"}, {"b", "c"}, {"d"}])))
     assert not left.any()
     assert plan.take(seconds=1.0, slot="a") is None
+
+
+# Slots
+
+
+class Slots:
+    """Slots that compute blocks in simulated time, two blocks each, setting up what they have not."""
+
+    def __init__(self, points: Grid, setups: list[tuple[int, tuple[str, ...]]], cost: Sequence[float], seconds: float):
+        self.prefixes = [keys(points, level) for level in setups]
+        self.cost = cost
+        self.seconds = seconds
+        self.made: set[tuple[int, int, tuple[Any, ...]]] = set()
+
+    def run(self, plan: Plan, count: int, budget: float = 2.0) -> float:
+        """Return when the last point is done."""
+        free = [0.0] * count
+        queues: list[list[Block]] = [[] for _ in range(count)]
+        events: list[tuple[float, int, int, Block, int, float]] = []
+        known: dict[str, Any] = {"seconds": None, "setup": None}
+        now, number = 0.0, 0
+        while True:
+            waits = False
+            for turn, slot in enumerate(sorted(range(count), key=lambda at: (len(queues[at]), at)) * 2):
+                if len(queues[slot]) >= (1 if waits else 2):
+                    continue
+                alone = turn >= count and not any(queues)
+                block = plan.take(**known, slot=slot, workers=count, idle=not queues[slot], alone=alone)
+                if block is None:
+                    waits = True
+                    continue
+                number += 1
+                begun = max(now, free[slot])
+                done, spent, setup = self.compute(slot, block, 0.02 if known["seconds"] is None else budget)
+                free[slot] = begun + spent
+                queues[slot].append(block)
+                events.append((free[slot], number, slot, block, done, setup))
+            if not events:
+                assert plan.remaining == 0
+                return now
+            events.sort(reverse=True, key=lambda event: event[:2])
+            now, _, slot, block, done, setup = events.pop()
+            queues[slot].remove(block)
+            finished, rest = block.split(done)
+            known["seconds"] = self.seconds
+            if setup:
+                setup /= plan.setups_of(finished)
+                known["setup"] = setup if known["setup"] is None else 0.5 * (known["setup"] + setup)
+            plan.give_back(rest)
+
+    def compute(self, slot: int, block: Block, budget: float) -> tuple[int, float, float]:
+        """Return how many points are done in time, how long that took, and how long setups did."""
+        spent = setup = 0.0
+        for done, index in enumerate(block.indices().tolist()):
+            if spent > budget and done:
+                return done, spent, setup
+            for level, prefix in enumerate(self.prefixes):
+                made = (slot, level, prefix[index])
+                if made not in self.made:
+                    self.made.add(made)
+                    spent += self.cost[level]
+                    setup += self.cost[level]
+            spent += self.seconds
+        return block.count, spent, setup
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(5, 60), min_size=4, max_size=16),
+    st.integers(1, 4),
+    st.sampled_from([0.001, 0.05, 0.3, 2.0]),
+    st.sampled_from([0.002, 0.02, 0.1]),
+)
+def test_repeated_setup_stays_under_a_tenth_and_no_slot_idles_long(
+    lengths: list[int], count: int, setup: float, seconds: float
+) -> None:
+    points = design(table(lengths), plain("b", 3))
+    slots = Slots(points, [(0, ("n",))], [setup], seconds)
+    took = slots.run(Plan(points, setups=[(0, ("n",))], workers=count), count)
+    compute = points.size * seconds
+    assert (len(slots.made) - len(lengths)) * setup <= 0.1 * compute + 1e-9
+    # Shared evenly it takes the first part; at the end slots wait for one prefix, or for a setup that is repeated.
+    last = max(lengths) * 3 * seconds
+    assert took <= (compute + len(slots.made) * setup) / count + min(last, 4 * setup + 0.6 * last) + setup + 2 * 0.5

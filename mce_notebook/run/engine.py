@@ -242,8 +242,8 @@ class Engine:
         if job is not None or slot is None or not schedule.remaining:
             return job
         # Nothing waits in a slot beside an idle one: Dask would move it there, and have it set up once more.
-        free = [slot for slot in sorted(claims, key=claims.__getitem__) if not max(claims[slot][:2])]
-        return schedule.next_of(workers, free, claims)
+        free = [other for other in sorted(claims, key=claims.__getitem__) if not max(claims[other][:2])]
+        return schedule.next_of(workers, free or [slot], claims)
 
     async def _compute(self, work: "Assignment", job: Job) -> None:
         """Have one block computed and see to what came of it."""

@@ -1,7 +1,7 @@
 """What to compute next, and what to make of blocks that come back: decisions, without any I/O."""
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.plan import Block, Plan
@@ -135,13 +135,16 @@ class Schedule:
             return self.failures > limit
         return self.outcomes >= FEWEST_OUTCOMES and self.failures > limit * self.outcomes
 
-    def next(self, workers: int, slot: str | None = None) -> Job | None:
+    def next(self, workers: int, slot: str | None = None, *, alone: bool = False) -> Job | None:
         """Return the next block to send to `slot`, or to any; None while nothing is left to hand out.
+
+        None too where `slot` would have to set up what another slot has set up, and that does not pay; it gets that all
+        the same if it is `alone`.
 
         Blocks that died with their slot come first and travel alone, so that a point which kills is told
         apart from those that only sat beside it.
         """
-        block = self._suspects.popleft() if self._suspects else self._planned(workers, slot)
+        block = self._suspects.popleft() if self._suspects else self._planned(workers, slot, alone)
         if block is None:
             return None
         probe = self.pace.seconds is None
@@ -152,7 +155,7 @@ class Schedule:
         self.flying[job.number] = job
         return job
 
-    def _planned(self, workers: int, slot: str | None) -> Block | None:
+    def _planned(self, workers: int, slot: str | None, alone: bool) -> Block | None:
         pace = self.pace
         return self.plan.take(
             seconds=pace.seconds,
@@ -161,19 +164,21 @@ class Schedule:
             setup=pace.setup,
             slot=slot,
             idle=self._idle(slot),
-            alone=not self.flying,
+            alone=alone,
         )
 
     def _idle(self, slot: str | None) -> bool:
         return not self.pinned or all(job.slot != slot for job in self.flying.values())
 
-    def next_of(self, workers: int, slots: Iterable[str], known: Collection[str]) -> Job | None:
-        """Return the next block for the first of `slots` that has one to do, where another had better wait.
+    def next_of(self, workers: int, slots: Sequence[str], known: Collection[str]) -> Job | None:
+        """Return the next block for the first of `slots` that has one to do, where the first had better wait.
 
         What slots that are not `known` any more had set up goes to the others.
         """
         self.plan.keep(known)
-        return next((job for slot in slots if (job := self.next(workers, slot)) is not None), None)
+        found = next((job for slot in slots if (job := self.next(workers, slot)) is not None), None)
+        # With nothing on its way nobody would ask again.
+        return self.next(workers, slots[0], alone=True) if found is None and not self.flying else found
 
     def returned(self, job: Job, result: BlockResult) -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
