@@ -20,6 +20,8 @@ from mce_notebook.prefixes import Level, Prefixes
 SETUP_SHARE = 0.1  # of the computing time that repeated setups may cost
 MOST_VISITS = 8  # to a prefix
 SHORT = 0.02  # seconds; a visit that is planned takes longer, and less left than this is not worth a second slot
+LONG = 0.5  # seconds; a block of several prefixes takes less
+TAIL_SHARE = 3  # blocks a worker should still get before the end
 GAIN = 2.0  # how much longer than a setup the rest of a prefix must take, for each slot on it, to be shared
 
 
@@ -159,7 +161,10 @@ class Visits:
         """Add whole prefixes to a block that would be over at once: those that follow, then some nobody has begun."""
         seconds, setup = ask.seconds or 0.0, ask.setup or 0.0
         ranges, points = list(block.ranges), k - block.count
-        room = max(SHORT, k * seconds) - setup - block.count * seconds
+        # Where setups take most of the time, points alone say little of how long a block will take.
+        everything = self.left * seconds + self.left / self.listed * len(self.rest) * setup
+        room = max(SHORT, k * seconds, min(LONG, everything / (TAIL_SHARE * ask.workers)))
+        room -= setup + block.count * seconds
         if room <= 0 or stay.guest:
             return block
         for first, stop in ((stay.at + 1, stay.stop), (int(self.edges[self.fresh]), int(self.edges[-1]))):

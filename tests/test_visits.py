@@ -1,9 +1,12 @@
 """Blocks of grids whose setups lie between ragged loops: every point once, prefix by prefix, each on its slot."""
 
+import itertools
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +15,7 @@ from mce_notebook.declare.columns import coordinate
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
 from mce_notebook.plan import Block, Plan
+from mce_notebook.prefixes import group_codes
 
 ORDERS = ("coarse", "listed", "random", "longest-first")
 
@@ -62,7 +66,7 @@ def ragged(draw: st.DrawFn) -> tuple[Grid, list[tuple[int, tuple[str, ...]]]]:
     return Grid(tuple(parts)), setups
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=70)
 @given(ragged(), st.sampled_from(ORDERS), st.floats(0.1, 1), st.integers(0, 99), st.data())
 def test_every_point_exactly_once_and_no_prefix_cut_short(
     case: tuple[Grid, list[tuple[int, tuple[str, ...]]]], order: str, density: float, seed: int, data: st.DataObject
@@ -172,7 +176,7 @@ class Slots:
         return block.count, spent, setup
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.integers(5, 60), min_size=4, max_size=16),
     st.integers(1, 4),
@@ -190,3 +194,163 @@ def test_repeated_setup_stays_under_a_tenth_and_no_slot_idles_long(
     # Shared evenly it takes the first part; at the end slots wait for one prefix, or for a setup that is repeated.
     last = max(lengths) * 3 * seconds
     assert took <= (compute + len(slots.made) * setup) / count + min(last, 4 * setup + 0.6 * last) + setup + 2 * 0.5
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.integers(2, 12), min_size=3, max_size=6),
+    st.integers(2, 8),
+    st.integers(1, 8),
+    st.tuples(st.sampled_from([0.01, 0.3, 2.0]), st.sampled_from([0.001, 0.05, 0.3])),
+    st.sampled_from([0.005, 0.05]),
+)
+def test_setups_inside_one_another_are_hardly_repeated(
+    lengths: list[int], outer: int, count: int, cost: tuple[float, float], seconds: float
+) -> None:
+    points = design(plain("a", outer), table(lengths), plain("b", 10))
+    setups: list[tuple[int, tuple[str, ...]]] = [(1, ()), (1, ("n",))]
+    slots = Slots(points, setups, cost, seconds)
+    slots.run(Plan(points, setups=setups, workers=count), count)
+    made = [sum(level == at for _, level, _ in slots.made) for at in (0, 1)]
+    if outer >= count:
+        # Shared at the end only, and nothing is known of the first few blocks' setups.
+        repeated = (made[0] - outer) * cost[0] + (made[1] - outer * len(lengths)) * cost[1]
+        assert repeated <= 0.1 * points.size * seconds + count * sum(cost)
+        assert made[0] <= outer + 2 * count
+
+
+def begun(points: Grid, setups: list[tuple[int, tuple[str, ...]]], **speed: Any) -> list[tuple[Any, ...]]:
+    """The prefixes of blocks as one slot takes them."""
+    plan, prefix = Plan(points, setups=setups), keys(points, setups[-1])
+    blocks = []
+    while (block := plan.take(**speed, slot=0)) is not None:
+        blocks.append(prefix[int(block.indices()[0])][1:])
+    return blocks
+
+
+def test_prefixes_are_begun_coarse_to_fine_and_finished_where_setups_are_slow() -> None:
+    points = design(table([5, 1, 4, 2, 3, 6, 2, 1]), plain("b", 10))
+    found = begun(points, [(0, ("n",))], seconds=0.1, setup=10.0)
+    assert [n for (n,) in dict.fromkeys(found)] == [0, 4, 2, 6, 1, 5, 3, 7]
+    changes = sum(before != after for before, after in itertools.pairwise(found))
+    assert changes == 7
+
+
+def test_prefixes_inside_an_outer_setup_follow_each_other() -> None:
+    points = design(plain("a", 4), table([2, 3, 1, 2]), plain("b", 10))
+    found = begun(points, [(1, ()), (1, ("n",))], seconds=0.1, setup=10.0)
+    order = [a for a, _ in dict.fromkeys(found)]
+    assert order == [a for a in dict.fromkeys(order) for _ in range(4)]
+    assert list(dict.fromkeys(order)) == [0, 2, 1, 3]
+
+
+def test_cheap_setups_are_visited_several_times_so_that_the_whole_grid_fills() -> None:
+    points = design(table([40, 10, 30, 20]), plain("b", 100))
+    plan = Plan(points, setups=[(0, ("n",))], workers=1)
+    probe = plan.take(slot=0)
+    assert probe is not None
+    plan.give_back(probe)
+    seen = np.zeros(points.size, dtype=bool)
+    while seen.sum() < 0.5 * points.size:
+        block = plan.take(seconds=0.001, setup=0.0001, slot=0)
+        assert block is not None
+        seen[block.indices()] = True
+    bounds = np.array([0, 40, 50, 80, 100]) * 100
+    shares = [seen[low:high].mean() for low, high in itertools.pairwise(bounds.tolist())]
+    assert min(shares) > 0.3
+    # Inside a value too: every k and every b, evenly.
+    cells = seen[:4000].reshape(40, 100)
+    assert cells.any(axis=0).mean() > 0.9
+    assert cells.any(axis=1).all()
+
+
+def test_a_slot_keeps_what_it_has_set_up() -> None:
+    points = design(table([7, 3, 9, 5, 8, 4]), plain("b", 50))
+    plan, prefix = Plan(points, setups=[(0, ("n",))], workers=2), keys(points, (0, ("n",)))
+    owners: dict[Any, set[str]] = {}
+    turn = 0
+    while (block := plan.take(seconds=0.01, setup=0.01, slot=(slot := "ab"[turn % 2]), alone=False)) is not None:
+        owners.setdefault(prefix[int(block.indices()[0])], set()).add(slot)
+        turn += 1
+    assert plan.remaining == 0
+    assert len(owners) == 6
+    # Many visits, but only what is left at the end is shared.
+    assert sum(len(slots) for slots in owners.values()) <= 6 + 1
+
+
+def test_what_comes_back_goes_to_the_slot_that_set_it_up() -> None:
+    points = design(table([10, 10, 10]))
+    plan, prefix = Plan(points, setups=[(0, ("n",))], workers=3), keys(points, (0, ("n",)))
+    blocks = {slot: plan.take(slot=slot, alone=False) for slot in "abc"}
+    assert all(block is not None and block.count == 10 for block in blocks.values())
+    for block in blocks.values():
+        assert block is not None
+        plan.give_back(block.split(2)[1])
+    for slot in "cab":
+        known = blocks[slot]
+        again = plan.take(seconds=1.0, setup=50.0, slot=slot, alone=False)
+        assert known is not None
+        assert again is not None
+        assert prefix[int(again.indices()[0])] == prefix[int(known.indices()[0])]
+    assert plan.take(seconds=1.0, setup=50.0, slot="d", alone=False) is None
+    # The slots are gone: what they had is anybody's.
+    plan.keep({"d"})
+    assert plan.take(seconds=1.0, setup=50.0, slot="d", alone=False) is not None
+
+
+@pytest.mark.parametrize("work", [0.1, 100.0])
+def test_idle_slots_share_the_last_prefix_where_that_pays(work: float) -> None:
+    points = design(table([100]))
+    plan = Plan(points, setups=[(0, ("n",))], workers=4)
+    first = plan.take(slot="a", alone=False)
+    assert first is not None
+    plan.give_back(first.split(1)[1])
+    assert plan.take(slot="b", alone=False) is None, "nothing is known yet"
+    assert plan.take(seconds=work, setup=20.0, slot="a", alone=False) is not None
+    assert plan.take(seconds=work, setup=20.0, slot="b", idle=False, alone=False) is None
+    assert (plan.take(seconds=work, setup=20.0, slot="b", alone=False) is not None) == (work * 100 > 40)
+
+
+def test_short_prefixes_share_a_block() -> None:
+    points = design(table([3, 1, 2] * 1000))
+    plan = Plan(points, setups=[(0, ("n",))], workers=1)
+    plan.take(slot=0)
+    sizes = []
+    while (block := plan.take(seconds=1e-5, setup=1e-4, slot=0)) is not None:
+        sizes.append(plan.setups_of(block))
+    assert sum(sizes) == 2999
+    assert len(sizes) < 60
+    assert max(sizes) <= 257
+
+
+def test_rows_are_grouped_by_outer_values() -> None:
+    def codes(*columns: list[Any]) -> list[int]:
+        axis = Axis(tuple(coordinate(f"c{at}", column) for at, column in enumerate(columns)), "table")
+        return group_codes(axis, [f"c{at}" for at in range(len(columns) - 1)]).tolist()
+
+    assert codes([5, 5, 2, 2, 2], list(range(5))) == [0, 0, 1, 1, 1]
+    assert codes([5, 2, 5, 7, 2], list(range(5))) == [0, 1, 0, 2, 1]
+    assert codes(["u", "u", "v"], [True, False, False], [1, 2, 3]) == [0, 1, 2]
+    assert codes([1, 1, 2, 2, 1], [0.5, 0.5, 0.5, 1.5, 0.5], list(range(5))) == [0, 0, 1, 2, 0]
+    nan = float("nan")
+    assert codes([nan, nan, 1.0, nan], list(range(4))) == [0, 0, 1, 0]
+    # Mixed labels may look alike.
+    assert codes([1, "1", None, 1], list(range(4))) == [0, 1, 2, 0]
+    assert codes([3], [1]) == [0]
+
+
+def test_a_million_prefixes_cost_little() -> None:
+    lengths = np.arange(1_000_000) % 2 + 1
+    begin = time.process_time()
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    inner = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    points = design(Axis((coordinate("n", rows), coordinate("k", inner)), "table"))
+    made = time.process_time()
+    plan = Plan(points, setups=[(0, ("n",))], workers=2)
+    count = 0
+    while (block := plan.take(seconds=1e-6, setup=1e-4, slot=count % 2)) is not None:
+        count += 1
+        assert block.count > 0
+    assert count < 10_000
+    assert time.process_time() - made < 20
+    assert made - begin < 20
