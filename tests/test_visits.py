@@ -15,7 +15,6 @@ from mce_notebook.declare.columns import coordinate
 from mce_notebook.declare.grid import Grid
 from mce_notebook.declare.parts import Part
 from mce_notebook.plan import Block, Plan
-from mce_notebook.prefixes import group_codes
 
 ORDERS = ("coarse", "listed", "random", "longest-first")
 
@@ -321,22 +320,6 @@ def test_short_prefixes_share_a_block() -> None:
     assert sum(sizes) == 2999
     assert len(sizes) < 60
     assert max(sizes) <= 257
-
-
-def test_rows_are_grouped_by_outer_values() -> None:
-    def codes(*columns: list[Any]) -> list[int]:
-        axis = Axis(tuple(coordinate(f"c{at}", column) for at, column in enumerate(columns)), "table")
-        return group_codes(axis, [f"c{at}" for at in range(len(columns) - 1)]).tolist()
-
-    assert codes([5, 5, 2, 2, 2], list(range(5))) == [0, 0, 1, 1, 1]
-    assert codes([5, 2, 5, 7, 2], list(range(5))) == [0, 1, 0, 2, 1]
-    assert codes(["u", "u", "v"], [True, False, False], [1, 2, 3]) == [0, 1, 2]
-    assert codes([1, 1, 2, 2, 1], [0.5, 0.5, 0.5, 1.5, 0.5], list(range(5))) == [0, 0, 1, 2, 0]
-    nan = float("nan")
-    assert codes([nan, nan, 1.0, nan], list(range(4))) == [0, 0, 1, 0]
-    # Mixed labels may look alike.
-    assert codes([1, "1", None, 1], list(range(4))) == [0, 1, 2, 0]
-    assert codes([3], [1]) == [0]
 
 
 def test_a_million_prefixes_cost_little() -> None:

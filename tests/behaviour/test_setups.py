@@ -123,3 +123,53 @@ def test_idle_slots_help_with_the_last_value_where_that_pays(root: Path, tmp_pat
     assert len(set(workers)) == 3
     assert min(workers.count(pid) for pid in set(workers)) >= 30
     assert len(calls.read_text().splitlines()) <= 4
+
+
+NESTED = """
+import os
+rows = []
+for a, word in zip([1, 2], ["u", "v"]):
+    with open(calls, "a") as file:
+        file.write(f"a{a}\\n")
+    A = a * 1000
+    for n in [2, 5, 3]:
+        if a * n == 6: continue
+        with open(calls, "a") as file:
+            file.write(f"n{a}{n}\\n")
+        N = A + n * 10
+        for k in range(n):
+            if k == 1: continue
+            for b in range(20):
+                rows.append((a, word, n, k, b, N + k + b))
+"""
+
+
+@pytest.mark.timeout(180)
+def test_setups_around_and_between_ragged_loops_with_guards(root: Path, tmp_path: Path, three_slots: None) -> None:
+    plain: dict[str, object] = {"calls": str(tmp_path / "plain")}
+    exec(NESTED, plain)
+    for order in ("coarse", "listed", "random", "longest-first"):
+        calls = tmp_path / order
+        run = declare_cell(
+            f"nested_{order[:4]}", NESTED, {"__name__": "__main__", "calls": str(calls)}, Options.parse(order=order)
+        )
+        run.result(timeout=60)
+        assert run.rows() == plain["rows"]
+        made = calls.read_text().split()
+        # What guards leave nothing of is not set up: n = 3 of a = 2.
+        assert set(made) == {"a1", "a2", "n12", "n15", "n13", "n22", "n25"}
+        assert len(made) <= 7 + 4
+
+
+@pytest.mark.timeout(180)
+def test_ragged_loops_are_lengthened(root: Path, tmp_path: Path, three_slots: None) -> None:
+    calls = tmp_path / "calls"
+    names: dict[str, object] = {"__name__": "__main__", "calls": str(calls)}
+    declare_cell("grows", RAGGED, names, Options()).result(timeout=60)
+    calls.unlink()
+    # Rows of a known value and of new ones, behind all others in the listing and not even together.
+    run = declare_cell("grows", RAGGED, names, Options()).extend(n=[11, 3, 13, 11, 13], k=[0, 2, 1, 1, 4])
+    run.result(timeout=60)
+    assert run.progress.total == 24 * 50 + 4 * 50
+    assert {line.split()[0] for line in calls.read_text().splitlines()} == {"11", "13"}
+    assert [row[3] for row in run.rows() if row[0] > 10 and row[2] == 7] == [117, 137, 117, 137]
