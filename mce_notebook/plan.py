@@ -82,6 +82,7 @@ class Plan:
         self._workers = workers
         self._largest = 0
         self._returned: deque[Block] = deque()
+        self._coarse = order == "coarse"
         ordering = Ordering(order, seed, costs)
         self._visits: Visits | None = None
         if any(names for _, names in setups):
@@ -162,6 +163,11 @@ class Plan:
         if self._visits is not None:
             self._visits.keep(slots)
 
+    def measured(self, block: Block, setup: float) -> None:
+        """Note how long the setups of a block that came back took."""
+        if self._visits is not None:
+            self._visits.measured(block, setup)
+
     def setups_of(self, block: Block) -> int:
         """Return how many setup prefixes a block has points of; 1 without setups."""
         return 1 if self._visits is None else self._visits.prefixes_of(block)
@@ -213,7 +219,7 @@ class Plan:
     def _share(self, seconds: float | None, setup: float | None) -> float:
         """Return the share of a prefix that one pass computes, so that repeated setup stays cheap."""
         lengths = [region.totals.max(initial=1) for region in self._regions if isinstance(region, Prefixed)]
-        if seconds is None or setup is None or not lengths:
+        if seconds is None or setup is None or not lengths or not self._coarse:
             return 1.0
         return min(1.0, max(1 / MOST_PASSES, setup / (SETUP_SHARE * max(seconds, 1e-9) * float(max(lengths)))))
 

@@ -128,8 +128,8 @@ class Prefixes:
         numbers = self._first_order()
         numbers = numbers[self.totals[numbers] > 0]
         families = [self._family(numbers, level) for level in range(len(self.levels) - 1)]
-        if not families:
-            return numbers, numbers
+        if not families or self.ordering.name == "listed":
+            return numbers, families[0] if families else numbers
         ranks = [_first_seen(family) for family in families]
         along = np.lexsort(ranks[::-1])
         return numbers[along], families[0][along]

@@ -112,6 +112,9 @@ class Visits:
         self.named: list[Hashable] = []
         self.slots: dict[Hashable, int] = {}
         self.repeats = 0
+        # Blocks that begin with all the setups around a point, by their first point, and what these took lately.
+        self.arrivals: set[int] = set()
+        self.chain = 0.0
         self.turn = 0
         self.declined: tuple[object, ...] = ()
 
@@ -139,17 +142,20 @@ class Visits:
 
     def draw(self, k: int, ask: Ask) -> list[Block]:
         """Take about `k` points of one prefix, or all of several short ones; nothing where the slot had better wait."""
+        before = self.stays.get(ask.slot)
         stay = self._stay(ask) if self.left else None
         if stay is None:
             return []
         blocks = self._some(stay, k, ask)
+        if stay is not before and len(self.parts[0].levels) > 1:
+            self.arrivals.add(blocks[0].ranges[0][0])
         if len(blocks) == 1 and not self.rest[stay.at] and ask.seconds is not None and ask.setup is not None:
             blocks = [self._filled(blocks[0], stay, k, ask)]
         return blocks
 
     def _some(self, stay: _Stay, k: int, ask: Ask) -> list[Block]:
         at = stay.at
-        wish = min(int(self.rest[at]), max(1, self._quota(at, ask) - stay.drawn))
+        wish = min(int(self.rest[at]), max(1, self._quota(stay, ask) - stay.drawn))
         # No crumbs: a block a little longer costs less than one more.
         blocks = self._lane(at).draw(wish if wish <= k + k // 2 else k)
         count = sum(block.count for block in blocks)
@@ -219,12 +225,13 @@ class Visits:
             self.lanes[at] = self.parts[int(self.owner[at])].lane(int(self.number[at]))
         return self.lanes[at]
 
-    def _quota(self, at: int, ask: Ask) -> int:
-        """Return how many points a visit computes, so that setting up again stays cheap."""
-        total = int(self.totals[at])
+    def _quota(self, stay: _Stay, ask: Ask) -> int:
+        """Return how many points of a prefix a visit computes, so that setting up again stays cheap."""
+        total = int(self.totals[stay.at])
         if not self.coarse or ask.seconds is None or ask.setup is None:
             return total
-        least = max(SHORT, ask.setup / SETUP_SHARE) / max(ask.seconds, 1e-9)
+        setup = max(ask.setup, self.chain / (stay.stop - stay.start))
+        least = max(SHORT, setup / SETUP_SHARE) / max(ask.seconds, 1e-9)
         return min(total, math.ceil(max(total / MOST_VISITS, least)))
 
     # Who is where
@@ -254,7 +261,7 @@ class Visits:
 
     def _goes_on(self, stay: _Stay, ask: Ask) -> bool:
         """Whether a stay has something left, moving to the next prefix after a visit."""
-        if self.rest[stay.at] and stay.drawn < self._quota(stay.at, ask):
+        if self.rest[stay.at] and stay.drawn < self._quota(stay, ask):
             return True
         at = self._next(stay.at + 1, stay.stop)
         if at >= stay.stop:
@@ -400,11 +407,19 @@ class Visits:
             return True
         if ask.seconds is None or ask.setup is None:
             return False
-        if work * ask.seconds <= max(SHORT, GAIN * users * ask.setup):
+        setup = max(ask.setup, self.chain)
+        if work * ask.seconds <= max(SHORT, GAIN * users * setup):
             return False
         # With fewer prefixes than slots, some slots would have nothing to do from the start.
-        within = (self.repeats + 1) * ask.setup <= SETUP_SHARE * self.listed * ask.seconds
+        within = (self.repeats + 1) * setup <= SETUP_SHARE * self.listed * ask.seconds
         return within or len(self.edges) - 1 < ask.workers
+
+    def measured(self, block: Block, setup: float) -> None:
+        """Note how long the setups of a block took; those around its points from the outermost in are told apart."""
+        if block.ranges[0][0] in self.arrivals:
+            self.arrivals.remove(block.ranges[0][0])
+            if setup > 0:
+                self.chain = 0.5 * self.chain + 0.5 * setup if self.chain else setup
 
     # Points and slots that come and go
 

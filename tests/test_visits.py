@@ -153,6 +153,7 @@ class Slots:
             now, _, slot, block, done, setup = events.pop()
             queues[slot].remove(block)
             finished, rest = block.split(done)
+            plan.measured(block, setup)
             known["seconds"] = self.seconds
             if setup:
                 setup /= plan.setups_of(finished)
@@ -337,3 +338,21 @@ def test_a_million_prefixes_cost_little() -> None:
     assert count < 10_000
     assert time.process_time() - made < 20
     assert made - begin < 20
+
+
+@settings(deadline=None, max_examples=30)
+@given(ragged(), st.integers(0, 99))
+def test_one_slot_in_listed_order_takes_points_as_loops_would(
+    case: tuple[Grid, list[tuple[int, tuple[str, ...]]]], seed: int
+) -> None:
+    points, setups = case
+    if len(points.parts) > 1:
+        points = Grid(points.parts[:1])
+    todo = np.random.default_rng(seed).random(points.size) < 0.8
+    plan = Plan(points, todo, order="listed", setups=setups, workers=1)
+    taken: list[int] = []
+    while (block := plan.take(seconds=0.1, setup=0.001, slot="a")) is not None:
+        first, rest = block.split(3)
+        taken += first.indices().tolist()
+        plan.give_back(rest)
+    assert taken == np.flatnonzero(todo).tolist()

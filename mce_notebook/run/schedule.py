@@ -183,6 +183,8 @@ class Schedule:
     def returned(self, job: Job, result: BlockResult) -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
         del self.flying[job.number]
+        if result.done:
+            self.plan.measured(job.block, result.setup)
         self.pace.measured(result.done, result.seconds, result.nbytes, result.setup, self._setups(job, result))
         self.outcomes += result.done
         self.failures += result.failed
