@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mce_notebook.calls import read_cell
 from mce_notebook.declare.axes import Axis
 from mce_notebook.declare.columns import coordinate
 from mce_notebook.declare.grid import Grid
+from mce_notebook.declare.options import Options
 from mce_notebook.declare.parts import Part
 from mce_notebook.plan import Block, Plan
 
@@ -356,3 +358,26 @@ def test_one_slot_in_listed_order_takes_points_as_loops_would(
         taken += first.indices().tolist()
         plan.give_back(rest)
     assert taken == np.flatnonzero(todo).tolist()
+
+
+def test_ragged_loops_without_setup_fill_evenly_too() -> None:
+    lengths = list(range(1, 65))
+    points = design(table(lengths), plain("b", 3))
+    plan = Plan(points, workers=1)
+    taken = np.concatenate([block.indices() for _ in range(256) if (block := plan.take(seconds=1.0))])
+    part = points.parts[0]
+    outer = part.axes[0].coordinates[0].labels[part.rows(taken, 0)]
+    inner = part.axes[0].coordinates[1].labels[part.rows(taken, 0)]
+    cells = np.histogram2d(outer, inner, bins=(8, 8), range=((0, 64), (0, 64)))[0]
+    # Every region of the triangle below the diagonal has its share of a thirtieth of the points, and every b its third.
+    shares = cells[np.tril_indices(8, -1)]
+    assert shares.min() >= 4
+    assert shares.max() <= 14
+    assert np.ptp(np.bincount(part.rows(taken, 1), minlength=3)) <= 1
+
+
+def test_a_cell_with_a_setup_between_ragged_loops_is_planned_coarse_to_fine() -> None:
+    cell = "rows = []\nfor n in [2, 3]:\n    X = [n] * n\n    for k in range(n):\n        rows.append((n, k, X[k]))\n"
+    proposal = read_cell("ragged", cell, {"__name__": "__main__"}, Options())
+    assert proposal.options.order == "coarse"
+    assert [(setup.depth, setup.enclosing) for setup in proposal.experiment.setups] == [(0, ("n",))]
