@@ -3,6 +3,9 @@
 A slot *visits* a prefix: it computes a good share of it, then moves on to one that nobody has begun, inside the same
 outer setup as long as there are some. What a visit leaves waits for the slot that has the setup. A slot takes over what
 another has set up only where that pays: setting up again must be won back by working side by side.
+
+A block holds points of one prefix. Only where prefixes are so short that a block of one would be over at once it holds
+several, and all that is left of each, so that nothing is set up twice for it.
 """
 
 import math

@@ -313,6 +313,16 @@ def test_idle_slots_share_the_last_prefix_where_that_pays(work: float) -> None:
     assert (plan.take(seconds=work, setup=20.0, slot="b", alone=False) is not None) == (work * 100 > 40)
 
 
+def test_nothing_left_to_do() -> None:
+    points = design(table([2, 3]))
+    plan = Plan(points, np.zeros(points.size, dtype=bool), setups=[(0, ("n",))], workers=2)
+    assert plan.remaining == 0
+    assert plan.prefixed
+    plan.keep({"a"})
+    assert plan.take(slot="a") is None
+    assert plan.take() is None
+
+
 def test_short_prefixes_share_a_block() -> None:
     points = design(table([3, 1, 2] * 1000))
     plan = Plan(points, setups=[(0, ("n",))], workers=1)
