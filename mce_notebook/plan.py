@@ -45,8 +45,8 @@ class Plan:
     prefix : int
         Points per setup prefix (`grid.prefixes(depth)`), 0 without setup: no block spans two prefixes.
     setups : sequence of Level
-        The setups, outermost first, where one lies between ragged loops: prefixes have any lengths then, and `prefix`
-        is not looked at.
+        The setups, outermost first. Where one lies between ragged loops, prefixes have any lengths, and where there are
+        several, slots stay with the outer ones too; `prefix` is not looked at then.
     workers : int
         Slots, until `take` says otherwise.
     seed : int
@@ -85,8 +85,9 @@ class Plan:
         self._coarse = order == "coarse"
         ordering = Ordering(order, seed, costs)
         self._visits: Visits | None = None
-        if any(names for _, names in setups):
-            self._visits = Visits(grid, self._todo, ordering, tuple(dict.fromkeys(setups)))
+        levels = tuple(dict.fromkeys(setups))
+        if len(levels) > 1 or any(names for _, names in levels):
+            self._visits = Visits(grid, self._todo, ordering, levels)
             self.remaining = self._listed = self._visits.left
             return
         self._prefix = _Cutter(grid, prefix)

@@ -62,8 +62,10 @@ def ragged(draw: st.DrawFn) -> tuple[Grid, list[tuple[int, tuple[str, ...]]]]:
         axes += [rows, *(plain(f"z{at}", draw(st.integers(1, 4))) for at in range(after))]
         parts.append(Part((*axes, plain("part", 1)) if number else tuple(axes)))
     setups: list[tuple[int, tuple[str, ...]]] = [(depth, ()) for depth in range(1, before + 1) if draw(st.booleans())]
-    setups.append((before, ("n",)))
-    setups += [(before + 1 + depth, ()) for depth in range(after) if draw(st.booleans())]
+    inner = [(before + 1 + depth, ()) for depth in range(after) if draw(st.booleans())]
+    if len(setups) + len(inner) < 2 or draw(st.booleans()):
+        setups.append((before, ("n",)))
+    setups += inner
     return Grid(tuple(parts)), setups
 
 
@@ -219,6 +221,16 @@ def test_setups_inside_one_another_are_hardly_repeated(
         repeated = (made[0] - outer) * cost[0] + (made[1] - outer * len(lengths)) * cost[1]
         assert repeated <= 0.1 * points.size * seconds + count * sum(cost)
         assert made[0] <= outer + 2 * count
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_setups_inside_one_another_of_plain_loops_are_hardly_repeated(count: int) -> None:
+    points = design(plain("a", 12), plain("n", 8), plain("b", 20))
+    setups: list[tuple[int, tuple[str, ...]]] = [(1, ()), (2, ())]
+    slots = Slots(points, setups, [1.0, 0.05], 0.02)
+    slots.run(Plan(points, prefix=20, setups=setups, workers=count), count)
+    made = [sum(level == at for _, level, _ in slots.made) for at in (0, 1)]
+    assert (made[0] - 12) * 1.0 + (made[1] - 96) * 0.05 <= 0.1 * points.size * 0.02
 
 
 def begun(points: Grid, setups: list[tuple[int, tuple[str, ...]]], **speed: Any) -> list[tuple[Any, ...]]:
