@@ -66,7 +66,7 @@ test: extension
 
 nightly: extension
 	$(if $(ARGS),,$(JLPM) test)
-	$(PY) -m pytest --nightly $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --nightly $(ARGS)
 
 notebooks: $(READY)
 	$(PY) scripts/run_notebooks.py $(ARGS)

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 # While waiting, how long a handle listens to its host before it looks at the store by itself (seconds).
 LISTEN_SECONDS = 0.5
 # It does not look at every block that comes, on cores that compute the next ones, but when its host says that a sweep
-# ended, or after this share of the time that is left at best, and of the time it has waited.
-SHARE_LEFT = 0.2
-SHARE_WAITED = 0.05
-SHORTEST_SECONDS = 0.01
+# ended, and from time to time so that little is left to read then: after this share of the time it has waited.
+SHARE_WAITED = 0.2
+SHORTEST_SECONDS = 0.05
 RUNNING = ("queued", "starting", "running", "draining")
 
 
@@ -196,10 +195,7 @@ class Sweep:
                 left = LISTEN_SECONDS if end is None else min(LISTEN_SECONDS, end - time.monotonic())
                 if left <= 0:
                     raise TimeoutError(f"`{self.name}` still runs: {progress.text()}")
-                ahead = 0.0 if progress.eta is None else progress.eta[0]
-                pause = min(left, SHARE_LEFT * ahead, SHARE_WAITED * (time.monotonic() - begun))
-                soon = pause < SHORTEST_SECONDS
-                ear.wait(left if soon else pause, ends=not soon)
+                ear.wait(min(left, max(SHORTEST_SECONDS, SHARE_WAITED * (time.monotonic() - begun))))
 
     def rows(self, sink: str | None = None) -> Any:
         """Return what the plain loops would have built: the list, array or dict named `sink`.

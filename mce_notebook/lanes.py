@@ -15,7 +15,7 @@ Mask = npt.NDArray[np.bool_]
 
 RANGES = 256  # index ranges wished for in a block
 LARGE = 16_384  # points; in a larger block they are so cheap that finding them in many short ranges would show
-LARGE_RANGES = 64  # ... wished for in such a block
+LARGE_RANGES = 16  # ... wished for in such a block
 MOST_RANGES = 16_384  # ... and allowed, where guards cut tiles to pieces
 RECENT = 8  # prefixes that a slot is taken to have still set up
 WINDOW = 131_072  # units of the order looked at together

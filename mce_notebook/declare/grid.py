@@ -172,10 +172,17 @@ class Grid:
 
     def points(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield the values of `names` of a range of listed indices, about 6 ns a point; None where a part lacks one."""
-        stop = self.size if stop is None else min(stop, self.size)
-        for part, low in zip(self.parts, self.starts.tolist(), strict=False):
-            if start < low + part.size and stop > low:
-                yield from part.span(max(start - low, 0), min(stop - low, part.size), self.names)
+        return itertools.chain.from_iterable(self._spans(start, self.size if stop is None else min(stop, self.size)))
+
+    def _spans(self, start: int, stop: int) -> Iterator[Iterator[tuple[Any, ...]]]:
+        """Yield the points of each part that a range touches; chained, since a generator costs more for each point."""
+        first = max(0, int(np.searchsorted(self.starts, start, side="right")) - 1)
+        for number in range(first, len(self.parts)):
+            part, low = self.parts[number], int(self.starts[number])
+            if stop <= low:
+                return
+            if start < low + part.size:
+                yield part.span(max(start - low, 0), min(stop - low, part.size), self.names)
 
     def points_at(self, indices: Indices) -> Iterator[tuple[Any, ...]]:
         """Yield the values of `names` at listed indices in any order."""
@@ -193,7 +200,8 @@ class Grid:
         """Yield the values of `names` over half-open ranges of listed indices, the faster way for their lengths."""
         ranges = list(ranges)
         if sum(stop - start for start, stop in ranges) >= 64 * len(ranges):
-            return itertools.chain.from_iterable(itertools.starmap(self.points, ranges))
+            spans = itertools.chain.from_iterable(itertools.starmap(self._spans, ranges))
+            return itertools.chain.from_iterable(spans)
         return self.points_at(np.concatenate([np.arange(*bounds) for bounds in ranges] or [np.empty(0, np.int64)]))
 
     def point(self, index: int) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Rewritings of where results go: every point keeps its own, and what needs all of them follows the loops."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mce_notebook.declare.independence import grows
 from mce_notebook.declare.names import bindings, callee, mutations, read_names, stores
 from mce_notebook.declare.pages import Page
 
 _FILE_METHODS = {"write", "writelines", "writerow", "writerows"}
+_COMPUTED = (ast.Call, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript)
 
 
 def keep_rows(page: Page) -> str:
@@ -151,23 +152,26 @@ def name_results(page: Page) -> str:
     level = page.levels[-1]
     last = level.node.body[-1]
     known = set(page.variables)
-    shown = [s for s in level.node.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
+    shown = [s for s in level.node.body if isinstance(s, ast.Expr) and not isinstance(s.value, ast.Constant)]
     names: list[str] = []
     for statement in shown:
-        assert isinstance(statement.value, ast.Call)
-        for argument in _shown(statement.value):
-            text = page.edits.text(argument) if hasattr(argument, "lineno") else ""
+        for argument, inside_text in _shown(statement.value):
             if isinstance(argument, ast.Name):
                 names += [argument.id] if argument.id not in known else []
-            elif isinstance(argument, ast.Call) and text and not names:
-                page.edits.before(statement, f"result = {text}").replace(argument, "result")
+            elif isinstance(argument, _COMPUTED) and not names:
+                # Where Python 3.11 says an expression inside a text stands is not to be relied on.
+                text = ast.unparse(argument) if inside_text else page.edits.text(argument)
+                page.edits.before(statement, f"result = {text}")
+                if not inside_text:
+                    page.edits.replace(argument, "result")
                 names.append("result")
     if not names:
         assigned = [n for s in level.node.body for n, _ in bindings(s)]
         names = [assigned[-1]] if assigned else []
-    if not names and shown:
+    valued = [s for s in shown if callee(s.value) != "print"]
+    if not names and valued:
         return (
-            page.edits.replace(shown[-1], f"result = {page.edits.text(shown[-1])}")
+            page.edits.replace(valued[-1], f"result = {page.edits.text(valued[-1])}")
             .after(last, "result", margin=page.edits.indentation(last))
             .apply()
         )
@@ -187,19 +191,21 @@ def _drop_files(page: Page, shown: Sequence[ast.Expr]) -> None:
             page.edits.delete(statement)
 
 
-def _shown(call: ast.Call) -> Sequence[ast.expr]:
-    """Expressions whose values a call shows."""
-    found: list[ast.expr] = []
-    for argument in (*call.args, *(k.value for k in call.keywords)):
+def _shown(value: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
+    """Yield expressions whose values a call shows, and whether they stand inside a text."""
+    if not isinstance(value, ast.Call):
+        return
+    # What `print` is told by name is how, not what.
+    named = () if callee(value) == "print" else value.keywords
+    for argument in (*value.args, *(keyword.value for keyword in named)):
         if isinstance(argument, ast.JoinedStr):
-            found += [part.value for part in argument.values if isinstance(part, ast.FormattedValue)]
+            yield from ((part.value, True) for part in argument.values if isinstance(part, ast.FormattedValue))
         elif isinstance(argument, ast.Dict):
-            found += argument.values
+            yield from ((item, False) for item in argument.values)
         elif isinstance(argument, ast.List | ast.Tuple):
-            found += argument.elts
+            yield from ((item, False) for item in argument.elts)
         else:
-            found.append(argument)
-    return found
+            yield argument, False
 
 
 def grow_after(page: Page) -> str:

@@ -19,7 +19,6 @@ from mce_notebook.declare.grid import Grid
 from mce_notebook.errors import DeclarationError
 from mce_notebook.plan import Block
 
-_FEW = 16
 _CHUNK = 8192
 
 
@@ -94,7 +93,7 @@ class Arguments:
         values : iterable of tuple
             Their values, once per point (`itertools.repeat` of one tuple, or a new copy each).
         """
-        rows = self._points(block)
+        rows = self.grid.points_in(block.ranges)
         columns = self.streams.columns(block.indices()) if self.streams.drawn else {}
         names = [*self.grid.names, *columns, *shared]
         if columns:
@@ -102,14 +101,6 @@ class Arguments:
         if shared:
             rows = map(operator.add, rows, values)
         return self._ordered(rows, names)
-
-    def _points(self, block: Block) -> Iterator[tuple[Any, ...]]:
-        grid = self.grid
-        if len(grid.parts) == 1 and len(block.ranges) <= _FEW:
-            # Straight from the part: `Grid.points` is a generator, which costs a few nanoseconds more a point.
-            (part,) = grid.parts
-            return itertools.chain.from_iterable(part.span(start, stop, grid.names) for start, stop in block.ranges)
-        return grid.points_in(block.ranges)
 
     def _ordered(self, rows: Iterator[tuple[Any, ...]], names: list[str]) -> Iterator[tuple[Any, ...]]:
         # A later name wins: what a setup or a stream gives replaces an axis of that name.

@@ -403,14 +403,13 @@ class Ear:
         if self._host is not None:
             self._host.listen()
 
-    def wait(self, seconds: float, *, ends: bool) -> None:
-        """Wait until a host did something or, with `ends`, until a sweep ended; at most `seconds`."""
+    def wait(self, seconds: float) -> None:
+        """Wait until a sweep of the host ended, at most `seconds`."""
         if self._host is None:
-            # One may be started at any moment; whoever waits for an end only is in no hurry to hear of that.
-            time.sleep(seconds if ends else min(seconds, 0.05))
+            time.sleep(seconds)
             return
         try:
-            self._host.wait_change(seconds, ends=ends)
+            self._host.wait_change(seconds, ends=True)
         except HostError:
             # Whoever looks at the store next sees that it died.
             self._host.close()

@@ -89,6 +89,8 @@ class Spawned:
         """Whether it ends within some seconds."""
         if self.returncode is not None:
             return True
+        if not hasattr(os, "waitid"):
+            return _exited(self.pid, seconds)
         if seconds is None:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             return True
@@ -106,6 +108,20 @@ class Spawned:
     def reap(self) -> int:
         """Free its number; return its exit code."""
         return self._process.wait()
+
+
+def _exited(pid: int, seconds: float | None) -> bool:
+    """Whether a child ends within some seconds, without reaping it, where Python has no `waitid`: macOS before 3.13."""
+    import psutil
+
+    end = None if seconds is None else time.monotonic() + seconds
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child = psutil.Process(pid)
+        while child.status() != psutil.STATUS_ZOMBIE:
+            if end is not None and time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+    return True
 
 
 class Forked:

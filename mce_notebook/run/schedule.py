@@ -14,8 +14,9 @@ PROBE_SECONDS = 0.02
 BLOCK_SECONDS = 2.0
 # Below this a point, time is measured per block, above per point.
 EACH_SECONDS = 1e-3
-# Blocks shorter than this go past the scheduler where there is such a way: its 10 to 15 ms would be felt.
-BRIEF_SECONDS = 0.1
+# Blocks shorter than this, those of usual length among them, go past the scheduler where there is such a way: it takes
+# 10 to 15 ms for each, and twice that of processor time.
+BRIEF_SECONDS = 0.6
 # Blocks longer than this wait in the host, not behind another block in a slot.
 EAGER_SECONDS = 5.0
 # An unexplained SIGKILL is taken for a fault of the machine twice, then for the point's own doing; oftener where more

@@ -50,14 +50,25 @@ def from_list(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     OverflowError, UnicodeEncodeError
         If a value does not fit.
     """
-    missing = None
-    if type(None) in set(map(type, values)):
+    try:
+        return _whole(values, kind, None)
+    except TypeError:
+        # Trying costs less than looking for a None first, which is rare.
         missing = np.fromiter((value is None for value in values), bool, len(values))
         filler = _TEXTS.get(kind, 0)
-        values = [filler if value is None else value for value in values]
+        return _whole([filler if value is None else value for value in values], kind, missing)
+
+
+def _whole(values: Sequence[Any], kind: pa.DataType, missing: np.ndarray | None) -> pa.Array:
+    """Return values without a None among them as an Arrow array; TypeError where there is one."""
     if kind in _TEXTS:
         return _texts(values, kind, missing)
-    return from_numpy(np.fromiter(values, _NUMBERS[kind], len(values)), missing)
+    array = np.fromiter(values, _NUMBERS[kind], len(values))
+    # NumPy takes None for False and for NaN.
+    doubtful = missing is None and (array.dtype.kind == "b" or (array.dtype.kind == "f" and np.isnan(array).any()))
+    if doubtful and type(None) in set(map(type, values)):
+        raise TypeError("there is no value for some")
+    return from_numpy(array, missing)
 
 
 def _texts(values: Sequence[Any], kind: pa.DataType, missing: np.ndarray | None) -> pa.Array:

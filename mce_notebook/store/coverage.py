@@ -107,8 +107,8 @@ def todo(found: Known, declaration: Declaration) -> np.ndarray:
         declaration,
         pending=found.status == int(Status.PENDING),
         stale=found.stale,
-        failed=np.isin(found.status, FAILED),
-        older=found.generation < declaration.generation,
+        failed=lambda: np.isin(found.status, FAILED),
+        older=lambda: found.generation < declaration.generation,
         chosen=lambda: selected(declaration.grid, declaration.selection or {}),
     )
     mask = declaration.grid.mask()
@@ -120,8 +120,8 @@ def to_run(
     *,
     pending: np.ndarray,
     stale: np.ndarray,
-    failed: np.ndarray,
-    older: np.ndarray,
+    failed: Callable[[], np.ndarray],
+    older: Callable[[], np.ndarray],
     chosen: Callable[[], np.ndarray],
 ) -> np.ndarray:
     """Decide which points run, from what is known of them.
@@ -132,12 +132,11 @@ def to_run(
     Parameters
     ----------
     declaration : Declaration
-    pending, stale, failed : bool[n]
-        No outcome at the current version; of these, a good one at another; a failure at the current version.
-    older : bool[n]
-        The outcome is of an earlier generation than the declaration, or there is none.
-    chosen : callable
-        Returns bool[n], the points the declaration selects.
+    pending, stale : bool[n]
+        No outcome at the current version; of these, a good one at another.
+    failed, older, chosen : callable
+        Return bool[n]: a failure at the current version; an outcome of an earlier generation than the declaration, or
+        none; selected by the declaration. Asked only where a rerun wants to know.
 
     Returns
     -------
@@ -145,11 +144,11 @@ def to_run(
     """
     wanted: np.ndarray = pending & ~stale if declaration.hold_stale and declaration.rerun != "stale" else pending
     if declaration.rerun == "all":
-        wanted = pending | older
+        wanted = pending | older()
     elif declaration.rerun == "failed":
-        wanted = wanted | (failed & older)
+        wanted = wanted | (failed() & older())
     elif declaration.rerun == "points":
-        wanted = wanted | (chosen() & older)
+        wanted = wanted | (chosen() & older())
     return wanted
 
 
@@ -281,7 +280,10 @@ def _joined(alike: Sequence[Cover]) -> Sequence[Cover]:
     edges = np.concatenate(pairs)
     order = np.argsort(edges[:, 0], kind="stable")
     starts, stops = edges[order].T
-    if not starts.size or (starts[1:] < stops[:-1]).any():
+    if not starts.size:
+        # None of them has a point.
+        return alike[:1]
+    if (starts[1:] < stops[:-1]).any():
         return alike
     seconds = np.repeat(np.array(spent, np.float32), [len(one) for one in pairs])[order]
     breaks = np.flatnonzero(starts[1:] != stops[:-1])

@@ -152,8 +152,8 @@ class Snapshot:
                 shown,
                 pending=stale | (status == Status.PENDING),
                 stale=stale,
-                failed=np.isin(status, FAILED),
-                older=self._now.standing.generations() < shown.generation,
+                failed=lambda: np.isin(status, FAILED),
+                older=lambda: self._now.standing.generations() < shown.generation,
                 chosen=self._selected,
             )
             return int(np.count_nonzero(left & (status != EXCLUDED)))

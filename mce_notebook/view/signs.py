@@ -51,7 +51,10 @@ class HostSigns:
         """One of STATES, for a sweep with `left` points to go."""
         said = str(self.beat.get("state", ""))
         verb = str(self.intent.get("verb", "run"))
-        if self.alive and said in ("starting", "running", "draining", ""):
+        if self.alive and said == "starting":
+            # There may be no slot for hours, and a host elsewhere may not even have been reached.
+            return "queued" if left else "done"
+        if self.alive and said in ("running", "draining", ""):
             return "running" if left or said != "running" else "done"
         asked = _seconds(self.intent.get("time"))
         if self.alive and said == "paused" and (verb in _WANTED or asked <= self._last_seen()):

@@ -1,6 +1,7 @@
 """Batch systems for tests, real ones, on this machine. They are never skipped: what is missing is a failure."""
 
 import contextlib
+import getpass
 import os
 import shutil
 import signal
@@ -136,6 +137,34 @@ class Login:
         listening = psutil.Process(int((self.folder / "sshd.pid").read_text()))
         return [child.pid for child in listening.children(recursive=True) if child.name() == "sshd"]
 
+    def attempts(self) -> int:
+        """How often somebody was let in, or refused, so far."""
+        lines = (self.folder / "sshd.log").read_text().splitlines()
+        return sum("Accepted publickey" in line or "Connection closed by authenticating" in line for line in lines)
+
+    @contextlib.contextmanager
+    def twin(self) -> Iterator[int]:
+        """Another machine of the same name, with the same folders: an sshd that sees other processes; its port."""
+        port = free_port()
+        known = self.home / ".ssh" / "known_hosts"
+        known.write_text(known.read_text() + known.read_text().replace(f":{self._port} ", f":{port} "))
+        sshd = ["/usr/sbin/sshd", "-D", "-f", str(self.folder / "sshd_config"), "-p", str(port), "-o", "PidFile=none"]
+        with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *sshd]) as process:
+            until(lambda: answers(port))
+            yield port
+            process.kill()
+
+    def lead(self, name: str, port: int) -> None:
+        """Have a name of the configuration lead to a port."""
+        config = self.home / ".ssh" / "config"
+        kept = config.read_text().partition(f"Host {name}\n")[0]
+        config.write_text(f"{kept}Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n")
+
+    @property
+    def port(self) -> int:
+        """Where the first one listens."""
+        return self._port
+
     def _call(self, verb: str, environment: str) -> None:
         told = {"SSHD_ROOT": str(self.folder), "SSHD_PORT": str(self._port), "SSHD_ENV": environment}
         with (self.folder / "out").open("a") as out:
@@ -147,6 +176,12 @@ class Login:
                 timeout=60,
                 check=True,
             )
+
+
+def answers(port: int) -> bool:
+    """Whether something listens at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ fi
 umask 077
 mkdir -p "$R/home/.ssh" "$R/there"
 [ -s "$R/host" ] || ssh-keygen -q -t ed25519 -N '' -f "$R/host"
+[ -s "$R/stranger" ] || ssh-keygen -q -t ed25519 -N '' -f "$R/stranger"
 [ -s "$R/home/.ssh/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -f "$R/home/.ssh/id_ed25519"
 cp "$R/home/.ssh/id_ed25519.pub" "$R/authorized_keys"
 # As root, sshd separates privileges in this folder.
@@ -36,6 +37,19 @@ Host login
   HostName 127.0.0.1
   Port $SSHD_PORT
   User $(id -un)
+Host behind
+  HostName 127.0.0.1
+  Port $SSHD_PORT
+  User $(id -un)
+  ProxyJump login
+Host once
+  HostName 127.0.0.1
+  Port $SSHD_PORT
+  User $(id -un)
+  UserKnownHostsFile $R/home/.ssh/known_hosts
+  IdentityFile $R/stranger
+  IdentitiesOnly yes
+  ControlPath $R/cm
 CONFIG
 "$(command -v sshd || echo /usr/sbin/sshd)" -f "$R/sshd_config" -E "$R/sshd.log"
 for _ in $(seq 1 200); do

@@ -1,10 +1,13 @@
 """A real sshd on loopback: sweeps on the other side of it, and everything that may happen to the connection."""
 
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import mce_notebook as mce
 from mce_notebook.errors import HostError, SweepStopped
 from mce_notebook.frontends.cluster_actions import act
 from mce_notebook.run.client import HostHandle, hosts
+from mce_notebook.run.remote.connection import AGENT
 from tests.clusters.conftest import Login, jobs, run, until
 from tests.profiles import Profiles
 
@@ -75,6 +79,61 @@ def test_outcomes_from_the_other_side_are_those_of_this_one(root: Path, desk: st
     (left,), (same,) = there.artifacts(n=3, replicate=1), here.artifacts(n=3, replicate=1)
     assert left.read_bytes() == same.read_bytes()
     assert list((root / "all" / "big").rglob("*.arrows")), "no outcome was large"
+
+
+def test_through_a_gateway(root: Path, login: Login, profiles: Profiles, tmp_path: Path) -> None:
+    """`ProxyJump` of ~/.ssh/config: a connection to the gateway, and one inside it."""
+    before = login.attempts()
+    profile = profiles.set(
+        "behind", kind="local", ssh="behind", python=sys.executable, max_workers=1, interface=None, folder=str(tmp_path)
+    )
+    try:
+        there = mce.sweep(everything, n=[1, 2], on=profile, name="inside", outputs=["x", "trace"])
+        assert there.wait(PATIENCE).state == "done", there.progress.message
+    finally:
+        act("stop", profile, sure=True)
+    assert login.attempts() == before + 2
+
+
+@pytest.fixture
+def signed_in(login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Signs in to `once`, which lets nobody in by key, as somebody who types a password in a terminal does."""
+    # OpenSSH looks for the home folder where the system says it is.
+    config = login.home / ".ssh" / "config"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ssh"
+    program.write_text(f'#!/bin/sh\nexec "{shutil.which("ssh")}" -F "{config}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    yield lambda: run("ssh", "-i", str(login.home / ".ssh" / "id_ed25519"), "-M", "-N", "-f", "once") and None
+    subprocess.run([program, "-O", "exit", "once"], capture_output=True, check=False)
+
+
+def test_a_connection_that_a_terminal_shares_is_used_and_waited_for(
+    root: Path, login: Login, profiles: Profiles, tmp_path: Path, signed_in: Callable[[], None]
+) -> None:
+    folder = str(tmp_path / "there")
+    profile = profiles.set(
+        "once", kind="local", ssh="once", python=sys.executable, max_workers=1, interface=None, folder=folder
+    )
+    refused = mce.sweep(endless, x=[0], on=profile, name="no3").wait(PATIENCE)
+    assert refused.state == "stopped"
+    assert "does not let you in without a password" in refused.message
+    assert "ControlMaster auto" in refused.message
+    signed_in()
+    log = tmp_path / "log"
+    handle = mce.sweep(counted, x=range(40), log=[str(log)], on=profile, name="shared")
+    until(lambda: handle.progress.done > 3, PATIENCE, handle.progress.message)
+    attempts = login.attempts()
+    run("ssh", "-O", "exit", "once")
+    until(lambda: "type `ssh once` to sign in again" in handle.progress.message, PATIENCE, handle.progress.message)
+    until(lambda: len(times(log)) == 40, PATIENCE, "the sweep does not go on without a connection")
+    # A site may lock out who tries too often: nothing was tried meanwhile.
+    assert login.attempts() == attempts
+    signed_in()
+    assert handle.wait(PATIENCE).state == "done"
+    assert set(times(log).values()) == {1}
+    act("stop", profile, sure=True)
 
 
 def counted(x: int, log: str) -> int:
@@ -140,6 +199,39 @@ def test_a_relay_that_is_killed_is_replaced_when_the_cell_runs_again(root: Path,
     assert not again.dataset.attrs.get("problems")
 
 
+def agents_elsewhere() -> list[int]:
+    """Agents that do not see the processes of this machine."""
+    ours = os.readlink("/proc/self/ns/pid")
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        # The one before is on its way out.
+        with contextlib.suppress(OSError):
+            if AGENT in (one.info["cmdline"] or []) and os.readlink(f"/proc/{one.pid}/ns/pid") != ours:
+                found.append(one.pid)
+    return found
+
+
+def test_login_nodes_of_one_name_are_one_place(root: Path, tmp_path: Path, login: Login, profiles: Profiles) -> None:
+    log, folder = tmp_path / "log", tmp_path / "there"
+    profile = profiles.set(
+        "several", kind="local", ssh="several", python=sys.executable, max_workers=1, interface=None, folder=str(folder)
+    )
+    login.lead("several", login.port)
+    handle = mce.sweep(counted, x=range(60), log=[str(log)], on=profile, name="nodes")
+    until(lambda: handle.progress.done > 3, PATIENCE, handle.progress.message)
+    os.kill(relay_of(profile).process.pid, signal.SIGKILL)
+    with login.twin() as port:
+        login.lead("several", port)
+        again = mce.sweep(counted, x=range(60), log=[str(log)], on=profile, name="nodes")
+        until(agents_elsewhere, PATIENCE, "the agent is on the same machine as the host")
+        assert again.wait(PATIENCE).state == "done"
+        assert set(times(log).values()) == {1}, "a second host computed them, too"
+        assert sum(str(folder) in (host.info["cmdline"] or [""])[-1] for host in far_hosts()) == 1
+        # The host sees neither the agent nor a signal of it, only what the two share.
+        act("stop", profile, sure=True)
+    until(lambda: not any(str(folder) in host.info["cmdline"][-1] for host in far_hosts()), PATIENCE)
+
+
 def test_what_is_known_on_either_side_is_not_computed_again_on_the_other(root: Path, tmp_path: Path, desk: str) -> None:
     log = tmp_path / "log"
     told = [str(log)]
@@ -194,9 +286,8 @@ def test_too_many_failures_stop_the_sweep_on_both_sides(root: Path, desk: str) -
 def test_an_unknown_host_key_is_refused_with_what_to_type(root: Path, login: Login, profiles: Profiles) -> None:
     known = login.home / ".ssh" / "known_hosts"
     before = known.read_text()
-    (login.home / ".ssh" / "config").write_text(
-        (login.home / ".ssh" / "config").read_text() + "  StrictHostKeyChecking no\n"
-    )
+    config = login.home / ".ssh" / "config"
+    config.write_text(config.read_text().replace("Host login\n", "Host login\n  StrictHostKeyChecking no\n"))
     known.write_text("")
     try:
         profile = profiles.set("unknown", kind="local", ssh="login", python=sys.executable, interface=None)

@@ -254,6 +254,10 @@ REFUSED = {
     "reserved host": ("rows = []\nfor host in hosts:\n    rows.append(ping(host))\n", 2, "`host`", True),
     "prints only": ("for n in ns:\n    err = f(n)\n    print(f'{n}: {err:.3f}')\n", 1, "keep no result", True),
     "prints a call": ("for n in ns:\n    print(n, f(n))\n", 1, "keep no result", True),
+    "prints arithmetic": ("for n in ns:\n    print(n, n**2, sep=', ')\n", 1, "keep no result", True),
+    "prints arithmetic in a text": ("for n in ns:\n    print(f'{n**2:.3f}')\n", 1, "keep no result", True),
+    "prints nothing that varies": ("for n in ns:\n    print('done')\n", 1, "keep no result", False),
+    "computes only": ("for n in ns:\n    n**2\n", 1, "keep no result", True),
     "plots only": ("for n in ns:\n    x, y = f(n)\n    plt.plot(x, y)\n", 1, "keep no result", True),
     "saves only": ("for n in ns:\n    u = f(n)\n    np.save(f'u_{n}.npy', u)\n", 1, "keep no result", True),
     "tracker only": (

@@ -53,6 +53,23 @@ def test_the_exit_of_a_slot_is_told_as_if_it_were_our_child():
     child.close()
 
 
+def test_an_end_is_seen_without_waitid(monkeypatch):
+    """As on macOS with Python 3.11 and 3.12, which also have no copies of a template."""
+    monkeypatch.delattr(os, "waitid")
+    monkeypatch.setattr(processes, "_FORKS", False)
+    child = Child()
+    assert isinstance(child.process, processes.Spawned)
+    assert isinstance(child.receive(60), Ready)
+    assert not child.process.ended(0.05)
+    child.kill()
+    assert child.process.ended(None)
+    # Not reaped: its number is still its own.
+    assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+    assert child.process.ended(0.0)
+    assert child.bury() == -signal.SIGKILL
+    child.close()
+
+
 def test_a_slot_killed_before_it_is_ready_is_reaped():
     for _ in range(5):
         child = Child()

@@ -559,6 +559,7 @@ def test_what_was_never_sent_is_cancelled_at_once(tmp_path: Path, nowhere: str) 
     while "no connection to me@127.0.0.1:1 yet" not in handle.progress.message:
         assert time.monotonic() < end
         time.sleep(0.05)
+    assert handle.state == "queued"
     handle.cancel()
     assert handle.wait(30).state == "cancelled"
     assert "goes on there" not in handle.progress.message

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mce_notebook.declare.grid import Grid, Status, grid
@@ -294,6 +294,7 @@ def test_known_says_what_a_reader_can_read(sweep: SweepStore, frames: Make, cut:
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.booleans(), st.booleans()), max_size=12))
+@example([(0, 0, False, False), (0, 0, False, False), (0, 1, False, False)])
 def test_joining_covers_loses_nothing(blocks: list[tuple[int, int, bool, bool]]) -> None:
     """Whatever overlaps, every cover's points, generation and seconds are there afterwards, as often as before."""
     covers = []

@@ -1,7 +1,8 @@
 """One connection to the far side, with an agent at its other end: through ssh, or as a process of this machine.
 
 The connection is asyncssh's, the user's own keys, agent and `~/.ssh/config` count, and the key of the other side has to
-be known: nothing is sent to a host that is not.
+be known: nothing is sent to a host that is not. Where the user's own `ssh` shares a connection, it is a channel of
+that.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any
 from mce_notebook.errors import HostError
 from mce_notebook.run.client import environment as own_environment
 from mce_notebook.run.clusters.node import differences, environment
+from mce_notebook.run.remote import sharing
 from mce_notebook.run.remote.place import Place
 from mce_notebook.run.remote.wire import GREETING, Message, NoMessage, packed, receive
 
@@ -32,9 +34,16 @@ class Unreachable(HostError):
 
 
 class Connection:
-    """A connection that stands, and the agent at its other end."""
+    """A connection that stands, and the agent at its other end.
 
-    def __init__(self, process: Any, connection: Any = None):
+    Attributes
+    ----------
+    shared : bool
+        Whether it is a channel of a connection that the user's own `ssh` holds.
+    """
+
+    def __init__(self, process: Any, connection: Any = None, *, shared: bool = False):
+        self.shared = shared
         self._process = process
         self._connection = connection
         self._complaints = b""
@@ -47,8 +56,17 @@ class Connection:
         self._listening = asyncio.ensure_future(self._listen())
 
     @classmethod
-    async def open(cls, place: Place, variables: Mapping[str, str]) -> "Connection":
+    async def open(cls, place: Place, variables: Mapping[str, str], *, shared: bool = False) -> "Connection":
         """Connect, start the agent, and see whether the two sides understand each other.
+
+        Parameters
+        ----------
+        place : Place
+        variables : mapping of str to str
+            Of the agent and its host.
+        shared : bool
+            Connect only if the user's own `ssh` shares a connection, as it did before: a site that wants a one-time
+            password counts every attempt without.
 
         Raises
         ------
@@ -57,7 +75,14 @@ class Connection:
         HostError
             If it will not work later either: with what to do.
         """
-        opened = await (_over_ssh(place, variables) if place.ssh else _here(place, variables))
+        if not place.ssh:
+            opened = await _here(place, variables)
+        elif await sharing.shared(place):
+            opened = cls(await sharing.channel(place, command(place, variables)), shared=True)
+        elif shared:
+            raise Unreachable(f"your own connection is closed; type `ssh {_typed(place)}` to sign in again")
+        else:
+            opened = await _over_ssh(place, variables)
         try:
             await opened._greeted(place)
         except BaseException:
@@ -184,7 +209,9 @@ async def _over_ssh(place: Place, variables: Mapping[str, str]) -> Connection:
     except asyncssh.PermissionDenied as error:
         raise HostError(
             f"{place.ssh} does not let you in without a password ({error.reason}). Type `ssh {_typed(place)}` to see; "
-            "a key with a passphrase is used once `ssh-add` gave it to your agent."
+            "a key with a passphrase is used once `ssh-add` gave it to your agent. Where a password has to be typed "
+            "each time, `ControlMaster auto` and `ControlPath ~/.ssh/%C` in ~/.ssh/config let us use the connection "
+            "of the terminal you typed it in."
         ) from None
     except asyncssh.ConfigParseError as error:
         raise HostError(f"Your ~/.ssh/config cannot be read: {error}") from None

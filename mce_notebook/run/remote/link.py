@@ -16,8 +16,12 @@ log = logging.getLogger("mce_notebook.relay")
 
 PING_SECONDS = 30.0
 ASK_SECONDS = 180.0
+# Who starts a host or reads a large store answers late; who does not answer for so long is not there any more.
+PONG_SECONDS = 300.0
 # Between two attempts: doubled after each, from the first to the last (seconds).
 FIRST_SECONDS, LAST_SECONDS = 0.5, 60.0
+# ... and at most so long where only this machine is asked, whether `ssh` has a connection that it shares.
+SHARED_SECONDS = 3.0
 # What was refused for good, once it had worked, is tried again this often (seconds).
 REFUSED_SECONDS = 120.0
 Take = Callable[[Mapping[str, Any], bytes], Awaitable[None]]
@@ -87,10 +91,11 @@ class Link:
             If it cannot work at all, found with the first attempt that got an answer.
         """
         wait = FIRST_SECONDS
+        shared = False
         while True:
             try:
-                self._connection = await Connection.open(self.place, self._variables)
-                wait = FIRST_SECONDS
+                self._connection = await Connection.open(self.place, self._variables, shared=shared)
+                wait, shared = FIRST_SECONDS, self._connection.shared
                 await self._use(self._connection)
             except Unreachable as error:
                 self._down(str(error))
@@ -106,13 +111,13 @@ class Link:
                 self._down(f"{type(error).__name__}: {error}")
             log.info("%s: %s; next attempt in %.1f s", self.place.name, self.why, wait)
             await asyncio.sleep(wait)
-            wait = min(2 * wait, LAST_SECONDS)
+            wait = min(2 * wait, SHARED_SECONDS if shared else LAST_SECONDS)
 
     async def _use(self, connection: Connection) -> None:
         """Use a connection until it breaks, which is raised."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(connection.close)
-            tasks = [asyncio.ensure_future(one) for one in (self._read(connection), self._ping(connection))]
+            tasks = [asyncio.ensure_future(one) for one in (self._read(connection), self._ping())]
             greeting = asyncio.ensure_future(self._hello())
             stack.push_async_callback(_cancelled, [*tasks, greeting])
             await asyncio.wait([greeting, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -150,10 +155,11 @@ class Link:
             if take is not None:
                 await take(header, payload)
 
-    async def _ping(self, connection: Connection) -> None:
+    async def _ping(self) -> None:
         while True:
             await asyncio.sleep(PING_SECONDS)
-            await connection.send({"do": "ping"})
+            # Answered: a connection that `ssh` shares may be dead without anybody saying so.
+            await self.ask({"do": "ping"}, seconds=PONG_SECONDS)
 
     async def tell(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
         """Send what needs no answer; raises Unreachable where there is no connection."""
