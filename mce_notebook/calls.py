@@ -149,9 +149,6 @@ def read_cell(name: str, cell: str, namespace: dict[str, Any], options: Options,
     drawn = ("global RNG: each point gets its own stream",) if sure else ()
     offers = [_offered(offer, nest.cell) for offer in nest.offers]
     notes = (*bound.notes, *drawn, *experiment.version.warnings, *offers)
-    if any(setup.enclosing for setup in bound.setups) and options.order == "coarse":
-        # Points of one prefix lie together in the listing only, and slots should set up few.
-        options = dataclasses.replace(options, order="listed")
     info = {"notes": notes, "sinks": bound.sinks, "tail": nest.tail}
     return Proposal(
         experiment,

@@ -426,6 +426,7 @@ def _declaration(proposal: Proposal, grid: Grid, own: str, latest: Declaration |
         notebook=proposal.notebook,
         cwd=os.getcwd(),
         setup_depth=max((setup.depth for setup in experiment.setups), default=0),
+        setups=tuple((setup.depth, setup.enclosing) for setup in experiment.setups),
         **proposal.info,
     )
 

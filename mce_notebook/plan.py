@@ -6,7 +6,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from mce_notebook.declare.grid import Grid, Status
 from mce_notebook.errors import OptionError
 from mce_notebook.lanes import Block, Lane, Mask, Prefixed
 from mce_notebook.order import ORDERS, Ordering
+from mce_notebook.prefixes import Level
+from mce_notebook.visits import Ask, Visits
 
 __all__ = ["Block", "Plan", "Preview", "preview"]
 
@@ -42,6 +44,9 @@ class Plan:
     order : {"coarse", "listed", "random", "longest-first"}
     prefix : int
         Points per setup prefix (`grid.prefixes(depth)`), 0 without setup: no block spans two prefixes.
+    setups : sequence of Level
+        The setups, outermost first. Where one lies between ragged loops, prefixes have any lengths, and where there are
+        several, slots stay with the outer ones too; `prefix` is not looked at then.
     workers : int
         Slots, until `take` says otherwise.
     seed : int
@@ -62,6 +67,7 @@ class Plan:
         *,
         order: str = "coarse",
         prefix: int = 0,
+        setups: Sequence[Level] = (),
         workers: int = 1,
         seed: int = 0,
         costs: npt.NDArray[np.float64] | None = None,
@@ -76,8 +82,15 @@ class Plan:
         self._workers = workers
         self._largest = 0
         self._returned: deque[Block] = deque()
-        self._prefix = _Cutter(grid, prefix)
+        self._coarse = order == "coarse"
         ordering = Ordering(order, seed, costs)
+        self._visits: Visits | None = None
+        levels = tuple(dict.fromkeys(setups))
+        if len(levels) > 1 or any(names for _, names in levels):
+            self._visits = Visits(grid, self._todo, ordering, levels)
+            self.remaining = self._listed = self._visits.left
+            return
+        self._prefix = _Cutter(grid, prefix)
         self._regions = [
             self._region(part.shape, base, depth, ordering)
             for part, base, depth in zip(grid.parts, grid.starts.tolist(), self._prefix.depths, strict=False)
@@ -98,8 +111,10 @@ class Plan:
         workers: int | None = None,
         setup: float | None = None,
         slot: Hashable | None = None,
+        idle: bool = True,
+        alone: bool = True,
     ) -> Block | None:
-        """Return the next block, or None when nothing is left.
+        """Return the next block, or None when nothing is left, or nothing that `slot` had better not leave to others.
 
         Parameters
         ----------
@@ -113,11 +128,18 @@ class Plan:
             Measured seconds of a setup. With it, prefixes are visited in several passes as far as this is cheap.
         slot : hashable, optional
             Who asks; it keeps getting points of the prefix it has set up.
+        idle, alone : bool
+            Whether no block of `slot`, and no block at all, is on its way; where prefixes have any lengths, a slot only
+            gets what another has set up if it is idle and that pays, or alone.
         """
         if not self.remaining:
             return None
         self._workers = max(1, self._workers if workers is None else workers)
-        k = self._size(seconds, nbytes, setup)
+        if self._visits is not None:
+            ask = Ask(slot, self._workers, seconds, setup, idle, alone)
+            k = self._size(seconds, nbytes, None, self._visits.busy(self._workers))
+            return self._visited(self._visits, k, ask)
+        k = self._size(seconds, nbytes, setup, self._workers)
         self._put_back(2 * k)
         block = self._again(k, slot)
         if block is None:
@@ -126,10 +148,35 @@ class Plan:
         self._largest = max(self._largest, block.count)
         return block
 
+    def _visited(self, visits: Visits, k: int, ask: Ask) -> Block | None:
+        blocks = visits.draw(k, visits.begun_by(ask) if ask.slot is None else ask)
+        for block in blocks[1:]:
+            # More ranges than a block should have.
+            visits.restore(block)
+        if not blocks:
+            return None
+        self.remaining -= blocks[0].count
+        self._largest = max(self._largest, blocks[0].count)
+        return blocks[0]
+
+    def keep(self, slots: Collection[Hashable]) -> None:
+        """Note which slots there are: what others had set up goes to these."""
+        if self._visits is not None:
+            self._visits.keep(slots)
+
+    def measured(self, block: Block, setup: float) -> None:
+        """Note how long the setups of a block that came back took."""
+        if self._visits is not None:
+            self._visits.measured(block, setup)
+
+    def setups_of(self, block: Block) -> int:
+        """Return how many setup prefixes a block has points of; 1 without setups."""
+        return 1 if self._visits is None else self._visits.prefixes_of(block)
+
     @property
     def prefixed(self) -> bool:
         """Whether points share setups, so that `slot` matters."""
-        return self._prefix.depths[0] is not None
+        return self._visits is not None or self._prefix.depths[0] is not None
 
     def give_back(self, block: Block) -> None:
         """Take back points that were not computed; they come first again, cut to what is then the right size.
@@ -137,7 +184,10 @@ class Plan:
         Those of a setup prefix come first to the slot that works on it, to others when nothing else is left.
         """
         if block.count:
-            self._returned.extend(self._prefix.cut(block))
+            if self._visits is not None:
+                self._visits.restore(block)
+            else:
+                self._returned.extend(self._prefix.cut(block))
             self.remaining += block.count
 
     def _put_back(self, most: int) -> None:
@@ -149,15 +199,15 @@ class Plan:
                 self._regions[self._prefix.place(block.ranges[0][0])[0]].restore(block)
         self._returned = kept
 
-    def _size(self, seconds: float | None, nbytes: float | None, setup: float | None) -> int:
+    def _size(self, seconds: float | None, nbytes: float | None, setup: float | None, workers: int) -> int:
         """Return how many points the next block should have."""
         if seconds is None:
             # Stopped early where points are slow; where they are few and fast, nobody waits for a second round.
-            k = min(PROBE, max(1, self._listed // self._workers))
+            k = min(PROBE, max(1, self._listed // workers))
         else:
             seconds = max(seconds, 1e-9)
-            target = max(SECONDS, self._workers / TASKS_PER_SECOND)
-            tail = seconds * self.remaining / (TAIL_SHARE * self._workers)
+            target = max(SECONDS, workers / TASKS_PER_SECOND)
+            tail = seconds * self.remaining / (TAIL_SHARE * workers)
             if setup is not None:
                 # A block may land on a slot that has to set its prefix up again.
                 target = max(target, setup / SETUP_SHARE)
@@ -170,7 +220,7 @@ class Plan:
     def _share(self, seconds: float | None, setup: float | None) -> float:
         """Return the share of a prefix that one pass computes, so that repeated setup stays cheap."""
         lengths = [region.totals.max(initial=1) for region in self._regions if isinstance(region, Prefixed)]
-        if seconds is None or setup is None or not lengths:
+        if seconds is None or setup is None or not lengths or not self._coarse:
             return 1.0
         return min(1.0, max(1 / MOST_PASSES, setup / (SETUP_SHARE * max(seconds, 1e-9) * float(max(lengths)))))
 

@@ -240,6 +240,11 @@ def test_prefixes_are_visited_in_passes_only_where_setup_is_cheap(setup: float, 
     assert passes * 4 - 6 <= changes <= passes * 4
 
 
+def test_listed_order_makes_no_passes() -> None:
+    blocks = drain(Plan(shaped((4, 800)), prefix=800, order="listed"), seconds=0.01, setup=0.001, slot=0)
+    assert np.concatenate([block.indices() for block in blocks]).tolist() == list(range(3200))
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="todo has shape"):
         Plan(shaped((3,)), np.ones(4, dtype=bool))

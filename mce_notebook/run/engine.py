@@ -232,7 +232,7 @@ class Engine:
         if not await self._shares.acquire(self, eager=self._work.schedule.eager):
             return True
         work = self._work
-        job = None if self._order or self._full() else work.schedule.next(self._pool.workers, self._slot(work))
+        job = None if self._order or self._full() else self._next(work)
         if job is None:
             self._shares.release(self)
             return bool(self._order)
@@ -243,13 +243,23 @@ class Engine:
         task.add_done_callback(self._landed)
         return True
 
-    def _slot(self, work: "Assignment") -> str | None:
-        """Return the slot the next block is for, None for any: the one with the fewest of ours, then of all."""
-        if not work.schedule.pinned and not work.serial:
-            return None
-        loads = self._pool.loads()
+    def _next(self, work: "Assignment") -> Job | None:
+        """Return the next block, for the slot with the fewest of ours, then of all, where it matters which.
+
+        That slot may do better to wait than to set up what others have set up: then theirs comes first.
+        """
+        schedule, workers = work.schedule, self._pool.workers
+        if not schedule.pinned and not work.serial:
+            return schedule.next(workers)
         ours = Counter(job.slot for _, job in self._flying.values())
-        return min(loads, key=lambda slot: (ours[slot], loads[slot], slot), default=None)
+        claims = {slot: (ours[slot], load, slot) for slot, load in self._pool.loads().items()}
+        slot = min(claims, key=claims.__getitem__, default=None)
+        job = schedule.next(workers, slot)
+        if job is not None or slot is None or not schedule.remaining:
+            return job
+        # Nothing waits in a slot beside an idle one: Dask would move it there, and have it set up once more.
+        free = [other for other in sorted(claims, key=claims.__getitem__) if not max(claims[other][:2])]
+        return schedule.next_of(workers, free or [slot], claims)
 
     async def _compute(self, work: "Assignment", job: Job) -> None:
         """Have one block computed and see to what came of it."""

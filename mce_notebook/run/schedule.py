@@ -1,7 +1,7 @@
 """What to compute next, and what to make of blocks that come back: decisions, without any I/O."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.plan import Block, Plan
@@ -58,15 +58,15 @@ class Pace:
     nbytes: float | None = None
     setup: float | None = None
 
-    def measured(self, done: int, seconds: float, nbytes: float, setup: float = 0.0) -> None:
+    def measured(self, done: int, seconds: float, nbytes: float, setup: float = 0.0, setups: int = 1) -> None:
         """Take in a block of `done` points; half the weight stays with what was known.
 
-        `setup` are the seconds for setups that were computed, 0 where what was kept served.
+        `setup` are the seconds for the `setups` that were computed, 0 where what was kept served.
         """
         if done <= 0:
             return
         if setup > 0:
-            self.setup = _blend(self.setup, setup)
+            self.setup = _blend(self.setup, setup / setups)
         self.seconds = _blend(self.seconds, max(0.0, seconds - setup) / done)
         self.nbytes = _blend(self.nbytes, nbytes / done)
 
@@ -136,13 +136,16 @@ class Schedule:
             return self.failures > limit
         return self.outcomes >= FEWEST_OUTCOMES and self.failures > limit * self.outcomes
 
-    def next(self, workers: int, slot: str | None = None) -> Job | None:
+    def next(self, workers: int, slot: str | None = None, *, alone: bool = False) -> Job | None:
         """Return the next block to send to `slot`, or to any; None while nothing is left to hand out.
+
+        None too where `slot` would have to set up what another slot has set up, and that does not pay; it gets that all
+        the same if it is `alone`.
 
         Blocks that died with their slot come first and travel alone, so that a point which kills is told
         apart from those that only sat beside it.
         """
-        block = self._suspects.popleft() if self._suspects else self._planned(workers, slot)
+        block = self._suspects.popleft() if self._suspects else self._planned(workers, slot, alone)
         if block is None:
             return None
         probe = self.pace.seconds is None
@@ -153,16 +156,37 @@ class Schedule:
         self.flying[job.number] = job
         return job
 
-    def _planned(self, workers: int, slot: str | None) -> Block | None:
+    def _planned(self, workers: int, slot: str | None, alone: bool) -> Block | None:
         pace = self.pace
         return self.plan.take(
-            seconds=pace.seconds, nbytes=pace.nbytes, workers=max(workers, 1), setup=pace.setup, slot=slot
+            seconds=pace.seconds,
+            nbytes=pace.nbytes,
+            workers=max(workers, 1),
+            setup=pace.setup,
+            slot=slot,
+            idle=self._idle(slot),
+            alone=alone,
         )
+
+    def _idle(self, slot: str | None) -> bool:
+        return not self.pinned or all(job.slot != slot for job in self.flying.values())
+
+    def next_of(self, workers: int, slots: Sequence[str], known: Collection[str]) -> Job | None:
+        """Return the next block for the first of `slots` that has one to do, where the first had better wait.
+
+        What slots that are not `known` any more had set up goes to the others.
+        """
+        self.plan.keep(known)
+        found = next((job for slot in slots if (job := self.next(workers, slot)) is not None), None)
+        # With nothing on its way nobody would ask again.
+        return self.next(workers, slots[0], alone=True) if found is None and not self.flying else found
 
     def returned(self, job: Job, result: BlockResult) -> list[Verdict]:
         """Take in what came back for `job`; return the points that are given up."""
         del self.flying[job.number]
-        self.pace.measured(result.done, result.seconds, result.nbytes, result.setup)
+        if result.done:
+            self.plan.measured(job.block, result.setup)
+        self.pace.measured(result.done, result.seconds, result.nbytes, result.setup, self._setups(job, result))
         self.outcomes += result.done
         self.failures += result.failed
         rest = list(result.leftover)
@@ -177,6 +201,10 @@ class Schedule:
             return self._lost(rest, result.killed_point, result.reason)
         self._give_back(rest)
         return []
+
+    def _setups(self, job: Job, result: BlockResult) -> int:
+        """Return of how many setups a result has points."""
+        return self.plan.setups_of(job.block.split(result.done)[0]) if result.setup > 0 and result.done > 0 else 1
 
     def vanished(self, job: Job, *, excused: bool = False) -> list[Verdict]:
         """Take in that the worker died with `job`; return the points that are given up.

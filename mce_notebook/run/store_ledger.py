@@ -153,6 +153,7 @@ class StoreLedger:
             missing,
             order=options.order if not options.serial else "listed",
             prefix=_prefix(declaration),
+            setups=declaration.setups,
             seed=declaration.root,
         )
         schedule = Schedule(plan, retries=options.retries, max_failures=options.max_failures)

@@ -38,6 +38,8 @@ class Declaration:
         Working directory of every point: the one of the process that declared.
     setup_depth : int
         How many of the outer axes the innermost setup depends on; 0 without setups.
+    setups : tuple of (int, tuple of str)
+        How many of the outer axes each setup depends on, and which coordinates of the next; outermost first.
     root : int
         Root seed.
     generation : int
@@ -74,6 +76,7 @@ class Declaration:
     code: str = ""
     cwd: str = ""
     setup_depth: int = 0
+    setups: tuple[tuple[int, tuple[str, ...]], ...] = ()
     root: int = 0
     generation: int = 0
     number: int = 0
@@ -143,6 +146,7 @@ class Declaration:
             record["dims"] = {name: tuple(dims) for name, dims in record["dims"].items()}
             record["outputs"] = None if record["outputs"] is None else tuple(record["outputs"])
             record["notes"] = tuple(record["notes"])
+            record["setups"] = tuple((int(depth), tuple(names)) for depth, names in record.get("setups", ()))
             known = {one.name for one in dataclasses.fields(cls)}
             return cls(**{name: value for name, value in record.items() if name in known})
         except (ValueError, KeyError, TypeError, AttributeError) as error:

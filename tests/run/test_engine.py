@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mce_notebook.declare.grid import Status, grid
+from mce_notebook.declare.axes import Axis
+from mce_notebook.declare.columns import coordinate
+from mce_notebook.declare.grid import Grid, Status, grid
 from mce_notebook.declare.options import Options
+from mce_notebook.declare.parts import Part
 from mce_notebook.errors import StoreError, StoreFull, UntrustedCode
 from mce_notebook.plan import Block, Plan
 from mce_notebook.run.engine import Engine, _is_point
@@ -92,11 +95,12 @@ class MemoryLedger:
             here = places[task.declaration][block.indices()]
             todo[here[here >= 0]] = False
         order = "listed" if self.options.serial else "coarse"
-        schedule = Schedule(
-            Plan(grid(x=range(size)), todo, order=order), self.options.retries, self.options.max_failures
-        )
+        schedule = Schedule(self.plan(size, todo, order), self.options.retries, self.options.max_failures)
         task = Task(self.root, self.name, number, version, 0, "/", 1)
         return Assignment(task, schedule, Tally(status, size), self.options, ("y",), places)
+
+    def plan(self, size: int, todo: np.ndarray, order: str) -> Plan:
+        return Plan(grid(x=range(size)), todo, order=order)
 
     def claim(self) -> None:
         self.claims += 1
@@ -282,6 +286,71 @@ def test_no_point_is_lost_and_none_recorded_twice(
     failed = sum(told[0] in (Status.FAILED, Status.KILLED) for told in found.values())
     assert (beat["state"], beat["done"], beat["failed"], beat["total"]) == ("done", size - failed, failed, size)
     assert ledger.ended == [("done", "")]
+
+
+@dataclass
+class RaggedLedger(MemoryLedger):
+    """A sweep whose points are the rows of ragged loops, with a setup for each outer value: one more row each time."""
+
+    def plan(self, size: int, todo: np.ndarray, order: str) -> Plan:
+        axis = Axis((coordinate("n", [outer(point) for point in range(size)]), coordinate("k", range(size))), "table")
+        return Plan(Grid((Part((axis,)),)), todo, order=order, setups=((0, ("n",)),))
+
+
+def outer(point: int) -> int:
+    return int((2 * point + 0.25) ** 0.5 - 0.5)
+
+
+@dataclass
+class RestlessPool(UnsteadyPool):
+    """Slots that set up outer values, and come and go."""
+
+    cost: float = 0.0
+    leaving: float = 0.0
+    made: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def loads(self) -> dict[str, int]:
+        if self.chance.random() < self.leaving:
+            self.seed += 1
+        return {f"slot {self.seed + number}": 0 for number in range(self.workers)}
+
+    async def submit(self, task: Task, block: Block, **options: Any) -> BlockResult:
+        found = await super().submit(task, block, **options)
+        values = {(options["slot"], outer(point)) for point in block.split(found.done)[0].indices().tolist()}
+        new = {value for value in values if value not in self.made}
+        self.made.update(new)
+        return replace(found, setup=len(new) * self.cost, seconds=found.seconds + len(new) * self.cost)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 150),
+    workers=st.integers(1, 4),
+    trouble=st.sampled_from([0.0, 0.1, 0.4]),
+    leaving=st.sampled_from([0.0, 0.1]),
+    cost=st.sampled_from([1e-5, 1e-3, 10.0]),
+    crashing=st.frozensets(st.integers(0, 150), max_size=2),
+    seed=st.integers(0, 2**20),
+)
+def test_setups_are_pinned_whatever_slots_do(
+    size: int, workers: int, trouble: float, leaving: float, cost: float, crashing: frozenset[int], seed: int
+) -> None:
+    pool = RestlessPool(seed, workers, trouble, crashing=crashing, cost=cost, leaving=leaving)
+    ledger = RaggedLedger([size])
+    assert drive(ledger, pool) == "done"
+    found = ledger.outcomes("v")
+    assert sorted(found) == list(range(size))
+    assert all(len(told) == 1 for told in found.values())
+    values = outer(size - 1) + 1
+    if not (trouble or leaving or crashing) and cost == 10.0 and values >= workers:
+        assert len(pool.made) == values
+
+
+def test_an_idle_slot_waits_where_setting_up_again_does_not_pay() -> None:
+    pool = RestlessPool(workers=3, cost=10.0, pause=0.001)
+    assert drive(RaggedLedger([36]), pool) == "done"
+    assert sorted(value for _, value in pool.made) == list(range(8))
+    assert len({slot for slot, _ in pool.made}) == 3
 
 
 def test_a_sweep_with_nothing_to_do_leaves_no_trace() -> None:

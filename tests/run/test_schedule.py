@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mce_notebook.declare.grid import grid
+from mce_notebook.declare.axes import Axis
+from mce_notebook.declare.columns import coordinate
+from mce_notebook.declare.grid import Grid, grid
+from mce_notebook.declare.parts import Part
 from mce_notebook.plan import Block, Plan
 from mce_notebook.run.protocol import SLOT_KILLED, BlockResult
 from mce_notebook.run.schedule import (
@@ -52,6 +55,52 @@ def test_slow_points_are_timed_one_by_one_and_long_blocks_wait_in_the_host() -> 
     assert take(found).each
     assert found.eager
     assert not schedule(pace=Pace(seconds=EAGER_SECONDS)).eager
+
+
+def ragged() -> Schedule:
+    axis = Axis((coordinate("n", [1, 2, 2]), coordinate("k", [0, 0, 1])), "table")
+    return Schedule(Plan(Grid((Part((axis,)),)), setups=((0, ("n",)),), workers=3), pace=Pace(0.001, 8.0, 5.0))
+
+
+def test_what_others_have_set_up_is_theirs_as_long_as_they_are_there() -> None:
+    found = ragged()
+    first, second = found.next(3, "a"), found.next(3, "b")
+    assert first is not None
+    assert second is not None
+    assert [first.block.count, second.block.count] == [1, 2]
+    found.put_back(second)
+    assert found.next(3, "c") is None
+    job = found.next_of(3, ["c", "b"], ["a", "b", "c"])
+    assert job is not None
+    assert (job.slot, job.block) == ("b", second.block)
+    found.put_back(job)
+    gone = found.next_of(3, ["c"], ["a", "c"])
+    assert gone is not None
+    assert (gone.slot, gone.block) == ("c", second.block)
+
+
+def test_with_nothing_on_its_way_somebody_goes_on() -> None:
+    found = ragged()
+    for slot in "ab":
+        job = found.next(3, slot)
+        assert job is not None
+        found.put_back(job)
+    assert found.next(3, "c") is None
+    forced = found.next_of(3, ["c"], ["a", "b", "c"])
+    assert forced is not None
+    assert forced.slot == "c"
+    # As long as that is under way, the others wait for their own.
+    assert found.next_of(3, ["d"], ["a", "b", "c", "d"]) is None
+
+
+def test_setups_of_a_block_count_one_by_one() -> None:
+    found = ragged()
+    job = take(found)
+    found.returned(job, result(job.block.count, setup=3.0))
+    assert found.pace.setup == pytest.approx(0.5 * 5.0 + 0.5 * 3.0)
+    pace = Pace()
+    pace.measured(4, 1.0, 8.0, 0.6, 3)
+    assert pace.setup == pytest.approx(0.2)
 
 
 def test_pace_forgets_by_half() -> None:
