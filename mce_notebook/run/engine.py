@@ -244,22 +244,11 @@ class Engine:
         return True
 
     def _next(self, work: "Assignment") -> Job | None:
-        """Return the next block, for the slot with the fewest of ours, then of all, where it matters which.
-
-        That slot may do better to wait than to set up what others have set up: then theirs comes first.
-        """
         schedule, workers = work.schedule, self._pool.workers
         if not schedule.pinned and not work.serial:
             return schedule.next(workers)
         ours = Counter(job.slot for _, job in self._flying.values())
-        claims = {slot: (ours[slot], load, slot) for slot, load in self._pool.loads().items()}
-        slot = min(claims, key=claims.__getitem__, default=None)
-        job = schedule.next(workers, slot)
-        if job is not None or slot is None or not schedule.remaining:
-            return job
-        # Nothing waits in a slot beside an idle one: Dask would move it there, and have it set up once more.
-        free = [other for other in sorted(claims, key=claims.__getitem__) if not max(claims[other][:2])]
-        return schedule.next_of(workers, free or [slot], claims)
+        return schedule.placed(workers, {slot: (ours[slot], load) for slot, load in self._pool.loads().items()})
 
     async def _compute(self, work: "Assignment", job: Job) -> None:
         """Have one block computed and see to what came of it."""

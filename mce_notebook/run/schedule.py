@@ -1,7 +1,7 @@
 """What to compute next, and what to make of blocks that come back: decisions, without any I/O."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mce_notebook.plan import Block, Plan
@@ -170,6 +170,25 @@ class Schedule:
 
     def _idle(self, slot: str | None) -> bool:
         return not self.pinned or all(job.slot != slot for job in self.flying.values())
+
+    def placed(self, workers: int, loads: Mapping[str, tuple[int, int]]) -> Job | None:
+        """Return the next block for the slot that has the least to do: of this sweep, then of all.
+
+        That slot may do better to wait than to set up what others have set up: then theirs comes first.
+
+        Parameters
+        ----------
+        workers : int
+        loads : mapping of str to (int, int)
+            By slot, its blocks of this sweep, and of all sweeps.
+        """
+        claims = sorted(loads, key=lambda slot: (*loads[slot], slot))
+        slot = claims[0] if claims else None
+        job = self.next(workers, slot)
+        if job is not None or slot is None or not self.remaining:
+            return job
+        # Nothing waits in a slot beside an idle one: Dask would move it there, and have it set up once more.
+        return self.next_of(workers, [other for other in claims if not any(loads[other])] or [slot], claims)
 
     def next_of(self, workers: int, slots: Sequence[str], known: Collection[str]) -> Job | None:
         """Return the next block for the first of `slots` that has one to do, where the first had better wait.
