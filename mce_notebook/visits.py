@@ -179,11 +179,12 @@ class Visits:
         for first, stop in ((stay.at + 1, stay.stop), (int(self.edges[self.fresh]), int(self.edges[-1]))):
             low, high = self._fitting(first, stop, len(ranges), points, room, ask)
             if low < high:
-                taken = self.rest[low:high]
-                points -= int(taken.sum())
-                room -= float(taken.sum()) * seconds + np.count_nonzero(taken) * setup
+                taken, some = int(self.rest[low:high].sum()), self.rest[low:high] > 0
+                points -= taken
+                room -= taken * seconds + np.count_nonzero(some) * setup
                 ranges += self._whole(low, high)
                 self._go_to(stay, low, high, ask.slot)
+                self.home[low:high][some] = self.home[high - 1]
             if self._next(stay.at + 1, stay.stop) < stay.stop:
                 break
         return Block(tuple(ranges))
@@ -197,7 +198,6 @@ class Visits:
             self.covered[low : stay.start] = False
             self.fresh = family + 1
         self._move(stay, high - 1, slot)
-        self.home[low:high] = self.home[high - 1]
 
     def _fitting(self, low: int, stop: int, ranges: int, points: int, room: float, ask: Ask) -> tuple[int, int]:
         """Return which prefixes from `low` on can be computed whole, in so many points and seconds."""
@@ -206,7 +206,8 @@ class Visits:
         counts = self.rest[low:high]
         seconds = np.cumsum(counts * (ask.seconds or 0.0) + (ask.setup or 0.0) * (counts > 0))
         fitting = min(np.searchsorted(seconds, room, "right"), np.searchsorted(np.cumsum(counts), points, "right"))
-        return low, low + int(fitting)
+        # The last of them has something left, as the first has.
+        return low, low + int(np.flatnonzero(counts[:fitting])[-1]) + 1 if fitting else low
 
     def _whole(self, low: int, high: int) -> list[tuple[int, int]]:
         """Take all that is left of some prefixes that follow each other in the order; return its ranges."""

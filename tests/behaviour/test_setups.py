@@ -115,13 +115,13 @@ def test_a_slow_setup_between_ragged_loops_is_hardly_repeated(
 def test_idle_slots_help_with_the_last_value_where_that_pays(root: Path, tmp_path: Path, three_slots: None) -> None:
     calls = tmp_path / "calls"
     cell = SLOW_RAGGED.replace("rows.append((n, k, b, noise[k] + b))", "rows.append((n, k, b, os.getpid()))")
-    names: dict[str, object] = {"__name__": "__main__", "calls": str(calls), "sizes": [1, 12], "pause": 0.03}
+    names: dict[str, object] = {"__name__": "__main__", "calls": str(calls), "sizes": [1, 12], "pause": 0.05}
     run = declare_cell("helped", cell, names, Options())
     run.result(timeout=120)
     workers = [pid for n, _, _, pid in run.rows() if n == 12]
-    # 9 s of computing for one slot, 3 s for three, and setting up takes 0.3 s.
+    # 15 s of computing for one slot, 5 s for three, and setting up takes 0.3 s.
     assert len(set(workers)) == 3
-    assert min(workers.count(pid) for pid in set(workers)) >= 30
+    assert min(workers.count(pid) for pid in set(workers)) >= 10
     assert len(calls.read_text().splitlines()) <= 4
 
 
