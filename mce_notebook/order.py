@@ -3,8 +3,9 @@
 *Coarse* order spreads every prefix of the work over the whole grid. Consecutive points walk through the longest
 axis in bit-reversed order (van der Corput), and every shorter axis follows with a shift coprime to its size, as
 in a rank-1 lattice. So each run of as many points as the longest axis has values visits every value of every
-axis equally often, up to one; later runs start at bit-reversed offsets. The rule is a bijection computed for
-any window of the order at a time, so nothing is permuted in memory. Where points are cheap it orders *tiles* of
+axis equally often, up to one; later runs start at bit-reversed offsets. The rows visited first are multiples of large
+powers of two, which alone would leave an axis of two, four or eight values where it is: see `steps`. The rule is a
+bijection computed for any window of the order at a time, so nothing is permuted in memory. Where points are cheap it orders *tiles* of
 consecutive listed indices instead of points, so that a block remains a few index ranges.
 """
 
@@ -35,6 +36,22 @@ def bit_reversed(size: int) -> Indices:
         # One bit more: the low bit of a place is the high bit of its number.
         order = np.stack([order, order + len(order)], axis=1).reshape(-1)
     return order[order < size]
+
+
+def steps(rows: Indices, size: int) -> Indices:
+    """Return how many steps an axis of `size` values takes while a longer one comes to its rows, modulo `size`.
+
+    One for each row, so that among `size` rows in a row none is like another. Where `size` is even, rows that are
+    multiples of powers of two would be alike nonetheless; so from one lot of `size` rows to the next its even part goes
+    on by the sum of the digits of the lot's number.
+    """
+    even = size & -size
+    taken = rows
+    lots = rows // size
+    while even > 1 and lots.any():
+        taken = taken + size // even * (lots % even)
+        lots = lots // even
+    return taken
 
 
 def coprime_near(target: float, size: int) -> int:
@@ -110,7 +127,7 @@ class _Coarse:
             # Within a run only the longest axis moves, so it alone shifts the others; later digits shift whole runs.
             found.append(row)
             for shift, earlier in zip(shifts, found, strict=False):
-                row = row + shift * earlier
+                row = row + shift * steps(earlier, len(order))
             rows[axis] = row % len(order)
         return self.tiles.spans(rows)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mce_notebook.order import ORDERS, Ordering, Tiles, bit_reversed, coprime_near, spread
+from mce_notebook.order import ORDERS, Ordering, Tiles, bit_reversed, coprime_near, spread, steps
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 
@@ -54,3 +54,22 @@ def test_a_run_sees_every_value_of_every_axis_equally_often(shape: tuple[int, ..
         for row, size in zip(np.unravel_index(starts, shape), shape, strict=True):
             counts = np.bincount(row, minlength=size)
             assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("short", [2, 3, 4, 7, 8, 12, 16])
+@pytest.mark.parametrize("long", [100, 1000, 2080, 65536])
+def test_short_axes_are_spread_beside_a_long_one_from_the_first_points_on(long: int, short: int) -> None:
+    starts, _ = Ordering("coarse", 0).of(Tiles((long, short), 0, 1)).window(0, 8 * short)
+    rows, columns = np.unravel_index(starts, (long, short))
+    counts = np.bincount(columns, minlength=short)
+    assert counts.min() >= 2
+    assert counts.max() <= 20
+    # Together, too: both halves of the long axis see most of the short one.
+    for half in (rows < long // 2, rows >= long // 2):
+        assert np.count_nonzero(np.bincount(columns[half], minlength=short)) >= 0.75 * short
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+def test_steps_of_neighbours_differ(lot: int, size: int) -> None:
+    rows = np.arange(lot * size, (lot + 1) * size)
+    assert sorted((steps(rows, size) % size).tolist()) == list(range(size))
