@@ -5,8 +5,8 @@ axis in bit-reversed order (van der Corput), and every shorter axis follows with
 in a rank-1 lattice. So each run of as many points as the longest axis has values visits every value of every
 axis equally often, up to one; later runs start at bit-reversed offsets. The rows visited first are multiples of large
 powers of two, which alone would leave an axis of two, four or eight values where it is: see `steps`. The rule is a
-bijection computed for any window of the order at a time, so nothing is permuted in memory. Where points are cheap it orders *tiles* of
-consecutive listed indices instead of points, so that a block remains a few index ranges.
+bijection computed for any window of the order at a time, so nothing is permuted in memory. Where points are cheap it
+orders *tiles* of consecutive listed indices instead of points, so that a block remains a few index ranges.
 """
 
 import math
