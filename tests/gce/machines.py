@@ -123,7 +123,9 @@ class Room:
             "TMPDIR": str(folder),
             "FAKE_VM": str(folder),
             "GCE_METADATA_HOST": metadata,
-            "FAKE_KEPT": " ".join(self.variables),
+            # Where Google's library looks whether it runs on a VM; on real ones that is an address of its own.
+            "GCE_METADATA_IP": metadata,
+            "FAKE_KEPT": " ".join(["GCE_METADATA_IP", *self.variables]),
             **self.variables,
         }
         with (folder / "console").open("ab") as console:
