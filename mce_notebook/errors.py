@@ -4,7 +4,6 @@
     ├── DeclarationError        rewrite the cell or the call
     │   ├── LoopError           the loops cannot be read as a sweep; carries the line and the rewritten cell
     │   ├── GridError           an axis, a guard, a selection of points
-    │   │   └── GuardPending    which points there are is known once the sweep's host has evaluated a guard
     │   ├── OptionError         an option of the line or of the call
     │   ├── ProfileError        a profile of clusters.toml
     │   └── NameConflict        the name belongs to another experiment or to a variable
@@ -82,10 +81,6 @@ class LoopError(DeclarationError):
 
 class GridError(DeclarationError):
     """An axis, a guard or a selection of points is not possible."""
-
-
-class GuardPending(GridError):
-    """Which points belong to the design is not known yet: a slow guard is evaluated where the sweep runs."""
 
 
 class OptionError(DeclarationError):

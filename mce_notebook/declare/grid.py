@@ -7,7 +7,7 @@ its axes, first axis slowest, as nested loops would visit them.
 import itertools
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, reduce
 from typing import Any
@@ -18,11 +18,11 @@ import numpy.typing as npt
 from mce_notebook.declare import matching, records, selection
 from mce_notebook.declare.axes import Axis, Coordinate, Natives, add_keys, check_rows
 from mce_notebook.declare.columns import axis_from, coordinate
-from mce_notebook.declare.guards import Guard, Mask, Slow, make_guard, part_mask
+from mce_notebook.declare.guards import Guard, Mask, Slow, make_guard
 from mce_notebook.declare.parts import Indices, Keys, Part, constant_key
 from mce_notebook.declare.seeds import Replicates, replicates
 from mce_notebook.declare.values import Token
-from mce_notebook.errors import GridError, GuardPending
+from mce_notebook.errors import GridError
 
 __all__ = [
     "Axis",
@@ -69,10 +69,6 @@ class Grid:
 
     parts: tuple[Part, ...]
     _mask: Mask | None = field(default=None, repr=False)
-    # Under which key a store keeps what the slow guards say; empty where nobody needed one.
-    guarded: str = ""
-    # While that is not known: the points that the other guards keep. Empty stands for all.
-    _most: Mask | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -168,41 +164,11 @@ class Grid:
         ------
         GridError
             If a guard raises, naming the point; or if its code is not known here.
-        GuardPending
-            If it is evaluated where the sweep runs, and that is not done yet.
         """
-        if self.deferred:
-            raise GuardPending(
-                "Which points belong to the design is not known yet: a guard that takes long is evaluated where the "
-                "sweep runs, before its points."
-            )
         if self._mask is None:
             object.__setattr__(self, "_mask", matching.mask(self.parts, slow))
         # An empty array stands for `all points`, so that looking twice does not evaluate twice.
         return None if self._mask is None or not len(self._mask) else self._mask
-
-    @property
-    def deferred(self) -> bool:
-        """Whether slow guards are left to the host of the sweep, which has not evaluated them yet."""
-        return bool(self.guarded) and self._mask is None
-
-    def candidates(self) -> Mask | None:
-        """Return the points that may belong to the design, bool[size], None for all: `mask` once that is known."""
-        if not self.deferred:
-            return self.mask()
-        return None if self._most is None or not len(self._most) else self._most
-
-    def answered(self, mask: Mask | None, key: str) -> "Grid":
-        """Return this grid with what its guards keep, known under a key; None for all points."""
-        return replace(self, _mask=np.empty(0, np.bool_) if mask is None else mask, guarded=key, _most=None)
-
-    def postponed(self, key: str) -> "Grid":
-        """Return this grid with its slow guards left to the host of the sweep, which stores what they say by a key."""
-        kept = [part_mask(part, lambda guard, rows: [True] * sum(1 for _ in rows)) for part in self.parts]
-        filled = [
-            np.ones(part.size, np.bool_) if mask is None else mask for part, mask in zip(self.parts, kept, strict=True)
-        ]
-        return replace(self, _mask=None, guarded=key, _most=np.concatenate(filled))
 
     def points(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield the values of `names` of a range of listed indices, about 6 ns a point; None where a part lacks one."""
@@ -335,8 +301,8 @@ class Grid:
     @classmethod
     def from_record(cls, record: Mapping[str, Any], tables: Mapping[str, Any]) -> "Grid":
         """Return the grid that `to_record` wrote; nothing in it is executed, and objects come back as labels."""
-        parts, mask, key, deferred = records.read_grid(record, tables)
-        return cls(parts, None, key, mask) if deferred else cls(parts, mask, key)
+        parts, mask = records.read_grid(record, tables)
+        return cls(parts, mask)
 
     def object_values(self) -> dict[str, list[Any]]:
         """Return what records cannot hold, to be pickled: values by `part/name`, guards by `part/all guards`."""
@@ -346,8 +312,7 @@ class Grid:
             if column.kind == "object" and column.values is not None
         }
         for number, part in enumerate(self.parts):
-            # What is to be evaluated elsewhere has to be signed: text of a record is never executed there.
-            if self.deferred or not all(guard.recordable for guard in part.guards):
+            if not all(guard.recordable for guard in part.guards):
                 # No name of a coordinate has a blank in it.
                 values[f"{number}/all guards"] = list(part.guards)
         return values

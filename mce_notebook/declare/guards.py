@@ -9,7 +9,7 @@ import builtins
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,6 @@ Mask = npt.NDArray[np.bool_]
 Slow = Callable[["Guard", Iterator[tuple[Any, ...]]], Sequence[bool]]
 
 PYTHON_CHUNK = 65_536
-# How the sentence about a guard begins that raised, or could not be evaluated at a point.
-GUARD_FAILED = "The guard"
 MODULES: dict[str, Any] = {"np": np, "numpy": np, "math": math}
 
 
@@ -142,92 +140,21 @@ def _parameters(function: Callable[..., Any], names: Sequence[str]) -> tuple[str
     return tuple(wanted)
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What NumPy cannot tell of a guard: Python has to say it for some combinations of the axes the guard reads.
-
-    Parameters
-    ----------
-    number : int
-        Which guard of its part it is.
-    guard : Guard
-    part : Part
-        The product of the axes it reads.
-    wanted : ndarray of int64
-        Listed indices in that product, of combinations that the guards before it keep.
-    """
-
-    number: int
-    guard: Guard
-    part: "Part"
-    wanted: npt.NDArray[np.int64]
-
-    def asked_here(self, at: npt.NDArray[np.int64]) -> Mask:
-        """Return what the guard says at some listed indices, evaluated in this process."""
-        return _ask(self.guard, self.part.tuples(at, self.guard.names), self.part, at)
-
-
-Asking = Generator[Question, Mask, Mask]
-
-
 def part_mask(part: "Part", slow: Slow | None = None) -> Mask | None:
-    """Return which combinations of a part its guards keep, bool[size] in listed order, or None if it has no guards."""
-    if not part.guards:
-        return None
-    asking = questions(part)
-    try:
-        question = next(asking)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    while True:
-        answer = np.zeros(question.wanted.shape, dtype=np.bool_)
-        for start in range(0, len(question.wanted), PYTHON_CHUNK):
-            chunk = question.wanted[start : start + PYTHON_CHUNK]
-            answer[start : start + PYTHON_CHUNK] = (
-                question.asked_here(chunk)
-                if slow is None
-                else slow(question.guard, question.part.tuples(chunk, question.guard.names))
-            )
-        try:
-            question = asking.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-
-
-def questions(part: "Part", always: Collection[int] = ()) -> Asking:
-    """Evaluate the guards of a part, yielding what Python has to answer; return what they keep, bool[size].
+    """Return which combinations of a part its guards keep, bool[size] in listed order, or None if it has no guards.
 
     Guards are evaluated one after another, and Python ones only where those before them hold, as in the loop.
-
-    Parameters
-    ----------
-    part : Part
-    always : collection of int
-        Guards that are asked about whatever NumPy could do: of a record, which may lack some of their constants.
     """
+    if not part.guards:
+        return None
     # Kept as broadcastable pieces until Python has to look at points: most guards read few axes.
     kept: Mask = np.ones((1,) * len(part.shape), dtype=np.bool_)
-    for number, guard in enumerate(part.guards):
+    for guard in part.guards:
         try:
-            if number in always:
-                raise Unvectorisable
             kept = kept & _vectorised(part, guard)
         except Unvectorisable:
-            read = [dimension for dimension, axis in enumerate(part.axes) if set(axis.names) & set(guard.names)]
-            others = tuple(dimension for dimension in range(len(part.axes)) if dimension not in read)
-            spread = np.broadcast_to(kept, np.broadcast_shapes(kept.shape, _shape(part, read)))
-            asked = spread.any(axis=others, keepdims=True)
-            answer = np.zeros(asked.shape, dtype=np.bool_)
-            wanted = np.flatnonzero(asked)
-            said = yield Question(number, guard, asked_part(part, guard), wanted)
-            answer.reshape(-1)[wanted] = said
-            kept = kept & answer
+            kept = kept & _by_python(part, guard, kept, slow)
     return np.ascontiguousarray(np.broadcast_to(kept, part.shape)).reshape(-1)
-
-
-def asked_part(part: "Part", guard: Guard) -> "Part":
-    """Return the product of the axes a guard reads."""
-    return part.with_axes([axis for axis in part.axes if set(axis.names) & set(guard.names)])
 
 
 def _vectorised(part: "Part", guard: Guard) -> Mask:
@@ -243,6 +170,20 @@ def _vectorised(part: "Part", guard: Guard) -> Mask:
     return evaluate(guard.expression, columns, {**MODULES, **guard.constants}, part.size)
 
 
+def _by_python(part: "Part", guard: Guard, kept: Mask, slow: Slow | None) -> Mask:
+    read = [dimension for dimension, axis in enumerate(part.axes) if set(axis.names) & set(guard.names)]
+    others = tuple(dimension for dimension in range(len(part.axes)) if dimension not in read)
+    asked = np.broadcast_to(kept, np.broadcast_shapes(kept.shape, _shape(part, read))).any(axis=others, keepdims=True)
+    answer = np.zeros(asked.shape, dtype=np.bool_)
+    wanted = np.flatnonzero(asked)
+    smaller = part.with_axes([part.axes[dimension] for dimension in read])
+    for start in range(0, len(wanted), PYTHON_CHUNK):
+        chunk = wanted[start : start + PYTHON_CHUNK]
+        rows = smaller.tuples(chunk, guard.names)
+        answer.reshape(-1)[chunk] = slow(guard, rows) if slow is not None else _ask(guard, rows, smaller, chunk)
+    return answer
+
+
 def _shape(part: "Part", read: Sequence[int]) -> tuple[int, ...]:
     return tuple(size if dimension in read else 1 for dimension, size in enumerate(part.shape))
 
@@ -251,20 +192,11 @@ def _ask(guard: Guard, rows: Iterator[tuple[Any, ...]], part: "Part", indices: n
     answers: list[bool] = []
     try:
         answers.extend(map(bool, itertools.starmap(guard.test(), rows)))
-        # `extend` takes a StopIteration of user code for the end.
-        if len(answers) < len(indices):
-            raise StopIteration
     except GridError:
         raise
     except Exception as error:
         # `extend` keeps what it had, so its length tells which point failed.
-        at = int(indices[len(answers)])
-        raise GridError(failed(guard, part, at, f"{type(error).__name__}: {error}")) from error
+        labels = part.labels_at(int(indices[len(answers)]))
+        shown = ", ".join(f"{name}={value}" for name, value in labels.items() if name in guard.names)
+        raise GridError(f"The guard {str(guard)!r} failed at {shown}: {type(error).__name__}: {error}.") from error
     return np.array(answers, dtype=np.bool_)
-
-
-def failed(guard: Guard, part: "Part", index: int, why: str) -> str:
-    """Return the sentence about a guard that gives no answer at a listed index of the axes it reads."""
-    labels = part.labels_at(index)
-    shown = ", ".join(f"{name}={value}" for name, value in labels.items() if name in guard.names)
-    return f"{GUARD_FAILED} {str(guard)!r} failed{' at ' if shown else ''}{shown}: {why.rstrip('.')}."

@@ -29,7 +29,7 @@ def positions(grid: "Grid", other: "Grid", constants: Mapping[str, Any], other_c
         alone = _match(part, theirs, _given(part, grid, constants), _given(theirs, other, other_constants))
         return np.full(other.size, -1, dtype=np.int64) if alone is None else alone
     found = np.full(other.size, -1, dtype=np.int64)
-    kept = grid.candidates() if len(grid.parts) > 1 else None
+    kept = grid.mask() if len(grid.parts) > 1 else None
     for theirs, low in zip(other.parts, other.starts.tolist(), strict=False):
         target = found[low : low + theirs.size]
         for part, start in zip(grid.parts, grid.starts.tolist(), strict=False):
@@ -46,12 +46,7 @@ def positions(grid: "Grid", other: "Grid", constants: Mapping[str, Any], other_c
 
 def mask(parts: Sequence[Part], slow: Slow | None) -> Mask:
     """Return which listed points belong to the design, bool[size]; an empty array if all do."""
-    return joined(parts, [part_mask(part, slow) for part in parts])
-
-
-def joined(parts: Sequence[Part], kept: Sequence[Mask | None]) -> Mask:
-    """Return the same from what the guards of each part keep; see `mask`."""
-    masks = list(kept)
+    masks = [part_mask(part, slow) for part in parts]
     for later in range(1, len(parts)):
         for earlier in range(later):
             overlap = _overlap(parts[earlier], parts[later], parts)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mce_notebook.declare.grid import Grid
 
 FORMAT = 1
-# Of a grid whose slow guards nobody has evaluated yet: the mask it holds is what they may keep at most.
-DEFERRED = 2
 LONG = 1000  # entries from which a column goes to a table
 
 Tables = dict[str, npt.NDArray[Any]]
@@ -27,16 +25,10 @@ def grid_record(grid: "Grid") -> tuple[dict[str, Any], Tables]:
     """Return the JSON form of a grid and its long columns; see `Grid.to_record`."""
     tables: Tables = {}
     record: dict[str, Any] = {
-        "format": DEFERRED if grid.deferred else FORMAT,
+        "format": FORMAT,
         "parts": [_part_record(part, f"{number}", tables) for number, part in enumerate(grid.parts)],
     }
-    if grid.guarded:
-        record["guarded"] = grid.guarded
-    if grid.deferred:
-        record["asked"] = [
-            [number for number, guard in enumerate(part.guards) if not guard.recordable] for part in grid.parts
-        ]
-    mask = grid.candidates()
+    mask = grid.mask()
     if mask is not None:
         # Kept rather than computed again: another machine may round otherwise, and stored text is never executed.
         bits = np.packbits(mask)
@@ -121,23 +113,20 @@ def _plain(column: npt.NDArray[Any]) -> list[Any]:
 
 def read_grid(
     record: Mapping[str, Any], tables: Mapping[str, Any]
-) -> tuple[tuple[Part, ...], npt.NDArray[np.bool_], str, bool]:
-    """Return the parts of a grid from its record; its mask, under which key that is kept, and if it is one at most.
+) -> tuple[tuple[Part, ...], npt.NDArray[np.bool_] | None]:
+    """Return the parts and the mask of a grid from its record.
 
     Raises
     ------
     CorruptStore
         If the record is not one that `grid_record` wrote.
     """
-    if record.get("format") not in (FORMAT, DEFERRED):
-        raise CorruptStore(f"The grid was recorded in format {record.get('format')!r}; this version reads {DEFERRED}.")
+    if record.get("format") != FORMAT:
+        raise CorruptStore(f"The grid was recorded in format {record.get('format')!r}; this version reads {FORMAT}.")
     try:
         parts = tuple(_read_part(part, tables) for part in record["parts"])
         size = sum(part.size for part in parts)
-        key, deferred = str(record.get("guarded", "")), record["format"] == DEFERRED
-        if deferred and not key:
-            raise ValueError("a guard is left to the host, under no key")
-        return parts, _read_mask(record, tables, size), key, deferred
+        return parts, _read_mask(record, tables, size)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptStore(f"The record of a grid cannot be read ({type(error).__name__}: {error}).") from error
 

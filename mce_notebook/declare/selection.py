@@ -27,7 +27,7 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 def with_parts(grid: "Grid", parts: Iterable[Part]) -> "Grid":
     """Return a grid with other parts and nothing remembered of the old ones."""
-    return replace(grid, parts=tuple(parts), _mask=None, guarded="", _most=None)
+    return replace(grid, parts=tuple(parts), _mask=None)
 
 
 def _with_coordinates(part: Part, columns: Mapping[str, Coordinate]) -> Part:
