@@ -366,12 +366,6 @@ def begin(folder: HostFolder, launch: Launch) -> subprocess.Popen[bytes]:
     return child
 
 
-def adopt(child: subprocess.Popen[bytes]) -> None:
-    """Take in a process that was started to go on by itself; when it ends it is no zombie of ours for long."""
-    _reap()
-    _children.append(child)
-
-
 def environment() -> dict[str, str]:
     """Return the variables of a process that imports this package from where it is."""
     # -P also drops the folder from which a package that is not installed was imported, so that one is named.

@@ -81,6 +81,8 @@ def alone(google: StandIn) -> Iterator[StandIn]:
     for host in gce_hosts():
         if (launch := host.folder.launch()) is not None and launch.profile != "warm":
             end(host)
+    for name in google.instances.names("host"):
+        google.instances.vanish(name)
 
 
 def gce_hosts() -> list[HostHandle]:

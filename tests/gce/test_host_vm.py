@@ -1,7 +1,9 @@
 """`host = "vm"`: the VM that a host lives on is made when a sweep wants it, by whoever asks, and is gone afterwards."""
 
+import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,9 @@ import pytest
 
 import mce_notebook as mce
 from mce_notebook.declare.signing import user_key
+from mce_notebook.errors import HostError, OptionError, SweepStopped
+from mce_notebook.frontends.cluster_actions import act
+from mce_notebook.store.reader import LogReader
 from tests.buckets import new_bucket, served, variables
 from tests.gce.conftest import until
 from tests.gce.stand_in import StandIn
@@ -59,12 +64,25 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def store(server: str, alone: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(server: str, alone: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket that this machine and the VMs reach."""
     for name, value in {**variables(server), "MCE_CACHE_DIR": str(tmp_path / "here")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(alone.instances.room, "variables", variables(server))
-    return f"s3://{new_bucket(server)}/experiments"
+    yield f"s3://{new_bucket(server)}/experiments"
+    # What a test that failed has left is no business of the next.
+    clear(alone)
+
+
+def clear(google: StandIn) -> None:
+    for name in google.instances.names():
+        labels = google.instances.ever[name]["labels"]
+        if labels["mce-role"] == "host" or labels["mce-machine"].endswith("-host"):
+            google.instances.vanish(name)
+    for name, secret in list(google.secrets.kept.items()):
+        labels = secret["secret"]["labels"]
+        if labels.get("mce-role") == "host" or labels["mce-machine"].endswith("-host"):
+            google.secrets.kept.pop(name, None)
 
 
 def kernel(store: str, on: str, name: str) -> "subprocess.Popen[str]":
@@ -101,7 +119,139 @@ def test_a_kernel_that_is_killed_after_launch_leaves_a_sweep_that_ends(
     told = json.dumps([body["metadata"] for body in alone.instances.ever.values()])
     assert "PRIVATE KEY" not in told
     key = user_key()
-    assert all(text not in told for text in (key.hex(), __import__("base64").b64encode(key).decode()))
+    assert all(text not in told for text in (key.hex(), base64.b64encode(key).decode()))
     assert "idle_timeout" not in told, "the profile is nobody's business either"
     until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
-    assert os.path.exists(tmp_path)
+
+
+def test_two_kernels_at_once_get_one_vm(alone: StandIn, profiles: Profiles, store: str) -> None:
+    away = profiles.set("twice", **IDLE)
+    before = len(alone.secrets.ever)
+    # Both ask before either has a VM.
+    alone.fail("http:503:backendError", times=2)
+    asking = [kernel(store, away, name) for name in ("first", "second")]
+    try:
+        for one in asking:
+            assert one.stdout is not None
+            assert one.stdout.readline()
+        assert len(alone.instances.running("host")) == 1
+        assert len({body["name"] for body in alone.instances.ever.values() if is_host(body, away)}) == 1
+        for name in ("first", "second"):
+            assert np.isfinite(mce.open(name, store=store).result(timeout=200)["noise"].values).all()
+    finally:
+        for one in asking:
+            one.kill()
+            one.communicate()
+    assert len([name for name in alone.secrets.ever[before:] if "-host-" in name]) == 2
+    assert "already exists" not in consoles(alone)
+    act("stop", away)
+    until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
+
+
+def is_host(body: dict[str, Any], profile: str) -> bool:
+    labels = body.get("labels", {})
+    return labels.get("mce-role") == "host" and labels.get("mce-profile") == profile
+
+
+def test_where_somebodys_own_host_serves_no_vm_is_made(
+    alone: StandIn, profiles: Profiles, store: str, tmp_path: Path
+) -> None:
+    own = profiles.set("own", host="vm", scheduler="here", max_workers=1)
+    command = [sys.executable, "-c", "from mce_notebook.frontends.cli import main; main()"]
+    command += ["host", own, "--store", store, "--idle", "2s"]
+    there = {**os.environ, "MCE_CACHE_DIR": str(tmp_path / "there")}
+    with subprocess.Popen(command, env=there, stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stdout is not None
+            assert "Serving own" in serving.stdout.readline()
+            handle = mce.sweep(slow, x=range(3), on=own, store=store)
+            assert "VM" not in handle.progress.message
+            assert handle.result(timeout=200)["slow"].values.tolist() == [0, 1, 4]
+            assert serving.wait(timeout=60) == 0
+        finally:
+            serving.kill()
+    assert not [body for body in alone.instances.ever.values() if is_host(body, own)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("op:ZONE_RESOURCE_POOL_EXHAUSTED", "Google has no e2-medium now in us-east1-c, us-central1-a: "),
+        ("op:QUOTA_EXCEEDED", "https://console.cloud.google.com/iam-admin/quotas"),
+        ("http:403:forbidden", "needs a role that allows this"),
+    ],
+)
+def test_a_refusal_of_google_is_told_at_launch_and_to_everybody(
+    alone: StandIn, profiles: Profiles, store: str, fault: str, told: str
+) -> None:
+    alone.fail(fault, times=99)
+    with pytest.raises(HostError, match=told):
+        mce.sweep(slow, x=[1], on=profiles.set("refused", **IDLE), store=store)
+    # Whoever looks from elsewhere sees why, too, and there is nothing left.
+    found = mce.open("slow", store=store).progress
+    assert found.state == "stopped"
+    assert told in found.message
+    assert not left(alone)
+
+
+def test_a_vm_that_cannot_serve_stops_the_sweep_with_its_last_words(
+    alone: StandIn, profiles: Profiles, store: str
+) -> None:
+    broken = profiles.set("broken_host", **IDLE, prologue=["echo there is no such disk >&2", "exit 3"])
+    handle = mce.sweep(slow, x=[1], on=broken, store=store)
+    with pytest.raises(SweepStopped, match=r"The VM of the host, us-east1-c/mce-\w+-host, ended .*no such disk"):
+        handle.result(timeout=60)
+    # What is mended is used at once, not when the VM has gone by itself.
+    profiles.set("broken_host", **IDLE, prologue=None)
+    handle = mce.sweep(slow, x=[1], on=broken, store=store)
+    assert handle.state == "queued"
+    assert handle.result(timeout=200)["slow"].values.tolist() == [1]
+    act("stop", broken)
+    until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
+
+
+def test_the_verbs_know_the_vm(alone: StandIn, profiles: Profiles, store: str) -> None:
+    told = profiles.set("told", **IDLE, max_workers=1)
+    with pytest.raises(HostError, match="No VM with a host of told is there"):
+        act("nodes", told)
+    said = act("check", told)
+    assert "an hour costs up to 0.55: 1 VMs of 0.5 + 0.05 for e2-medium with the host" in said
+    assert '"mce-role": "host"' in said
+    assert "Storage Object Admin of the bucket" in said
+    assert "firewall" not in said
+    handle = mce.sweep(slow, x=range(400), on=told, store=store)
+    (vm,) = alone.instances.running("host")
+    assert re.search(rf"told +starts on {vm}, {store} ", act("list"))
+    until(lambda: handle.progress.done > 2, 120, lambda: consoles(alone))
+    until(lambda: re.search(r"ready +1 ", act("nodes", told)), 60, lambda: act("nodes", told))
+    assert re.search(rf"us-east1-c/{vm} +serves +host +{store}", act("nodes", told))
+    assert re.search(r"cost so far: 0\.0\d USD, 0\.55 an hour now", act("nodes", told))
+    assert "Serving told in" in act("log", told)
+    assert act("reap", told) == "Nothing was left behind by hosts that are gone."
+    with pytest.raises(OptionError, match="told runs slow; add --yes"):
+        act("stop", told)
+    with pytest.raises(HostError, match="for which `resize` has nothing to do"):
+        act("resize", told, 3)
+    done = handle.progress.done
+    assert "told is stopped; the VM of its host" in act("stop", told, sure=True)
+    until(lambda: not left(alone), 20, lambda: str(left(alone)))
+    assert mce.open("slow", store=store).progress.done >= done
+
+
+def test_a_host_that_is_lost_interrupts_the_sweep_which_resumes(alone: StandIn, profiles: Profiles, store: str) -> None:
+    handle = mce.sweep(slow, x=range(60), on=profiles.set("lost", **IDLE), store=store)
+    until(lambda: handle.progress.done > 5, 120, lambda: consoles(alone))
+    (vm,) = alone.instances.running("host")
+    alone.instances.vanish(vm)
+    seen = mce.open("slow", store=store)
+    until(lambda: seen.state == "interrupted", 60, lambda: seen.progress)
+    known = {int(x) for x in np.flatnonzero(np.isfinite(seen.dataset["slow"].values))}
+    assert len(known) > 5
+    epochs = seen._store.last_epoch()
+    seen.resume()
+    assert seen.result(timeout=200)["slow"].values.tolist() == [x * x for x in range(60)]
+    # What was known was not computed again.
+    later = [batch for batch in LogReader(seen._store.paths).poll() if batch.order[0] > epochs]
+    again = {int(index) for batch in later for index in batch.index}
+    assert not again & known
+    until(lambda: not left(alone), 90, lambda: f"{left(alone)}\n{consoles(alone)}")

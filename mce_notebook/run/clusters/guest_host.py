@@ -18,7 +18,7 @@ from typing import Any
 
 from mce_notebook.errors import CloudError, SweepError
 from mce_notebook.run.client import hosts
-from mce_notebook.run.clusters import vm
+from mce_notebook.run.clusters import orphans, vm
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.station import Station
 from mce_notebook.store.requests import waiting
@@ -44,7 +44,7 @@ def serve(config: Mapping[str, Any], keys: Mapping[str, str], number: str) -> No
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
     _settle(config, keys)
-    asyncio.run(_drop(config))
+    asyncio.run(_clear(config))
     threading.Thread(target=_follow, daemon=True).start()
     try:
         _serve(config, number)
@@ -97,14 +97,18 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-async def _drop(config: Mapping[str, Any]) -> None:
-    """Delete the secret, before there are workers that could read it: they may have the same service account."""
-    name = f"projects/{config['project']}/secrets/{config['drop']}"
+async def _clear(config: Mapping[str, Any]) -> None:
+    """Delete this VM's secret, before there are workers that could read it: they may have the same service account.
+
+    And what the hosts of a VM before this one have left, which has the name of this one and no host.
+    """
+    project = config["project"]
     try:
         google = await asyncio.to_thread(Google)
-        await google.call(google.secrets.delete(name=name), missing=True)
+        left = await orphans.found(google, project, {vm.MACHINE: config["name"]})
+        await orphans.delete(google, project, [("", config["drop"]), *((one.zone, one.name) for one in left)])
     except CloudError as error:
-        log.warning("the secret %s is left until it ends by itself: %s", config["drop"], error)
+        log.warning("secrets may be left until they end by themselves: %s", error)
 
 
 def _left(config: Mapping[str, Any]) -> float:

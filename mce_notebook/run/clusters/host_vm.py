@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from typing import Any
 
 from mce_notebook.errors import HostError, ProfileError
 from mce_notebook.run import client
-from mce_notebook.run.clusters import vm
 from mce_notebook.run.clusters.cloud import Cloud
 from mce_notebook.run.clusters.finding import available, find, read
 from mce_notebook.run.clusters.profiles import Profile
@@ -157,7 +157,8 @@ def summon(profile: str, root: Path, *, wait: bool) -> None:
             start_new_session=True,
             env=client.environment(),
         )
-    client.adopt(process)
+    # It ends as soon as its own child has taken over.
+    threading.Thread(target=process.wait, name="mce-summoning", daemon=True).start()
     assert process.stdout is not None
     with process.stdout:
         line = process.stdout.readline() if wait else b""

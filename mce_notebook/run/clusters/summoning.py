@@ -22,7 +22,6 @@ from typing import Any
 from mce_notebook.declare.signing import user_key
 from mce_notebook.errors import CloudError, StoreError, SweepError
 from mce_notebook.run.clusters import host_vm, vm
-from mce_notebook.run.clusters.cloud import Cloud
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.console import Console
 from mce_notebook.run.clusters.gce import nowhere
@@ -30,7 +29,7 @@ from mce_notebook.run.clusters.host_vm import COMING, LEAVING, NOTHING, SERVING,
 from mce_notebook.run.clusters.node import environment
 from mce_notebook.run.clusters.orphans import instances
 from mce_notebook.run.clusters.profiles import Profile
-from mce_notebook.run.clusters.request import JobRequest, resolve
+from mce_notebook.run.clusters.request import resolve
 from mce_notebook.run.clusters.vault import Vault
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.requests import told, waiting
@@ -41,8 +40,8 @@ LOOK_SECONDS = 2.0
 # A VM that is being deleted has so long to be gone (seconds).
 LEAVE_SECONDS = 240.0
 ADVICE = (
-    "The service account of the host's VM needs the role roles/secretmanager.secretAccessor, and the Secret Manager API "
-    "has to be enabled in the project."
+    "The service account of the host's VM needs the role roles/secretmanager.secretAccessor, and the Secret Manager "
+    "API has to be enabled in the project."
 )
 
 
@@ -61,7 +60,7 @@ class Summons:
 
     def __init__(self, profile: Profile, said: dict[str, Any], address: str, google: Google):
         assert profile.cloud is not None
-        self.cloud: Cloud = profile.cloud
+        self.cloud = profile.cloud
         self.store = Store(address)
         self.name = host_vm.name_of(self.cloud, profile.name, address)
         self._profile = profile
@@ -263,6 +262,9 @@ def main(arguments: Sequence[str]) -> None:
     """See to the VM for a profile and the address of a store."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     profile, address = arguments
+    if os.fork():
+        # Nobody's child, for nobody to wait for; before there are threads.
+        os._exit(0)
     try:
         asyncio.run(_run(profile, address))
     except Exception as error:
