@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ import mce_notebook as mce
 from mce_notebook.declare.signing import user_key
 from mce_notebook.errors import HostError, OptionError, SweepStopped
 from mce_notebook.frontends.cluster_actions import act
+from mce_notebook.run.clusters import host_vm
+from mce_notebook.run.registry import runtime_root
+from mce_notebook.store.catalog import Store
 from mce_notebook.store.reader import LogReader
+from mce_notebook.store.requests import tell, waiting
 from tests.buckets import new_bucket, served, variables
 from tests.gce.conftest import until
 from tests.gce.stand_in import StandIn
@@ -99,53 +104,78 @@ def consoles(google: StandIn) -> str:
     return "\n".join(f"== {name}\n{google.instances.machine(name).console}" for name in google.instances.ever)
 
 
-def test_a_kernel_that_is_killed_after_launch_leaves_a_sweep_that_ends(
+def test_two_kernels_that_are_killed_after_launch_get_one_vm_and_their_sweeps_end(
     alone: StandIn, profiles: Profiles, store: str, tmp_path: Path
 ) -> None:
-    asking = kernel(store, profiles.set("away", **IDLE), "there")
-    try:
-        assert asking.stdout is not None
-        assert asking.stdout.readline() == "queued; The VM of its host is starting.\n"
-    finally:
-        asking.send_signal(signal.SIGKILL)
-        asking.communicate()
-    (vm,) = alone.instances.running("host")
-    there = mce.open("there", store=store).result(timeout=200)
-    here = mce.sweep(noise, **NOISE, on="inline", name="there", store=tmp_path / "b").result()
-    assert there["noise"].values.tobytes() == here["noise"].values.tobytes()
-    workers = [body for body in alone.instances.ever.values() if body["labels"]["mce-role"] == "worker"]
-    assert vm in {body["labels"]["mce-machine"] for body in workers}
-    assert not alone.problems, "Google would not take this"
-    told = json.dumps([body["metadata"] for body in alone.instances.ever.values()])
-    assert "PRIVATE KEY" not in told
-    key = user_key()
-    assert all(text not in told for text in (key.hex(), base64.b64encode(key).decode()))
-    assert "idle_timeout" not in told, "the profile is nobody's business either"
-    until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
-
-
-def test_two_kernels_at_once_get_one_vm(alone: StandIn, profiles: Profiles, store: str) -> None:
-    away = profiles.set("twice", **IDLE)
-    before = len(alone.secrets.ever)
-    # Both ask before either has a VM.
+    away, before = profiles.set("away", **IDLE), len(alone.secrets.ever)
+    # So that both ask before either has a VM.
     alone.fail("http:503:backendError", times=2)
-    asking = [kernel(store, away, name) for name in ("first", "second")]
+    asking = [kernel(store, away, name) for name in ("there", "again")]
     try:
         for one in asking:
             assert one.stdout is not None
-            assert one.stdout.readline()
-        assert len(alone.instances.running("host")) == 1
-        assert len({body["name"] for body in alone.instances.ever.values() if is_host(body, away)}) == 1
-        for name in ("first", "second"):
-            assert np.isfinite(mce.open(name, store=store).result(timeout=200)["noise"].values).all()
+            assert one.stdout.readline() in ("queued; The VM of its host is starting.\n", "running; \n")
     finally:
         for one in asking:
-            one.kill()
+            one.send_signal(signal.SIGKILL)
             one.communicate()
-    assert len([name for name in alone.secrets.ever[before:] if "-host-" in name]) == 2
-    assert "already exists" not in consoles(alone)
-    act("stop", away)
+    (vm,) = alone.instances.running("host")
+    for name in ("there", "again"):
+        there = mce.open(name, store=store).result(timeout=200)
+        here = mce.sweep(noise, **NOISE, on="inline", name=name, store=tmp_path / "b").result()
+        assert there["noise"].values.tobytes() == here["noise"].values.tobytes()
+    made = [body for body in alone.instances.ever.values() if body["labels"]["mce-profile"] == away]
+    assert [body["name"] for body in made if is_host(body, away)] == [vm]
+    assert {body["labels"]["mce-machine"] for body in made if not is_host(body, away)} == {vm}
+    assert not alone.problems, "Google would not take this"
+    check_nothing_is_told(alone, made)
+    # The keys of each who asked were there before there were workers, and not any more then.
+    read = [name for _, name in alone.secrets.read if name.startswith(vm)]
+    assert len(read) == 1
+    assert len([name for name in alone.secrets.ever[before:] if name.startswith(vm)]) in (1, 2)
     until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
+
+
+def check_nothing_is_told(google: StandIn, made: list[dict[str, Any]]) -> None:
+    """Nothing secret is where everybody reads who sees the project: in metadata, labels, on consoles."""
+    told = json.dumps(made) + "".join(google.instances.machine(body["name"]).console for body in made)
+    key = user_key()
+    for secret in ("PRIVATE KEY", key.hex(), base64.b64encode(key).decode(), "idle_timeout", "credentials ="):
+        assert secret not in told
+
+
+@pytest.mark.nightly
+def test_a_kernel_may_be_killed_at_any_moment(alone: StandIn, profiles: Profiles, store: str) -> None:
+    away = profiles.set("cut_off", **IDLE)
+    for number, seconds in enumerate((0.8, 1.6, 2.4, 3.2, 4.0)):
+        asking = kernel(store, away, f"cut{number}")
+        time.sleep(seconds)
+        asking.send_signal(signal.SIGKILL)
+        asking.communicate()
+    for name in Store(store).names():
+        # What was asked for is done by whoever is there; what was not waits for its cell.
+        if waiting(Store(store), away):
+            mce.open(name, store=store).wait(200)
+    until(lambda: not left(alone), 120, lambda: f"{left(alone)}\n{consoles(alone)}")
+    assert act("reap", away) == "Nothing was left behind by hosts that are gone."
+
+
+def test_what_is_left_by_who_was_killed_while_asking_is_reaped(alone: StandIn, profiles: Profiles, store: str) -> None:
+    asked = profiles.set("asked", **IDLE)
+    alone.fail("http:503:backendError", times=99)
+    asking = kernel(store, asked, "there")
+    try:
+        (secret,) = until(lambda: [name for name in alone.secrets.kept if "-host-" in name], 60)
+    finally:
+        asking.kill()
+        asking.communicate()
+    assert act("reap", asked) == "Nothing was left behind by hosts that are gone.", "somebody goes on asking"
+    process = int(alone.secrets.kept[secret]["secret"]["labels"]["mce-host"].removeprefix("pid-"))
+    os.kill(process, signal.SIGKILL)
+    said = until(lambda: (found := act("reap", asked)) and secret in found and found, 20)
+    assert "1 thing was left behind by hosts that are gone" in said
+    assert "All of it is deleted" in act("reap", asked, sure=True)
+    assert not left(alone)
 
 
 def is_host(body: dict[str, Any], profile: str) -> bool:
@@ -153,6 +183,17 @@ def is_host(body: dict[str, Any], profile: str) -> bool:
     return labels.get("mce-role") == "host" and labels.get("mce-profile") == profile
 
 
+def test_where_somebodys_own_host_is_seen_no_vm_is_made(alone: StandIn, profiles: Profiles, store: str) -> None:
+    seen = profiles.set("seen", **IDLE)
+    tell(Store(store), seen, {"state": "serving", "host": "mine", "pid": 1})
+    handle = mce.sweep(slow, x=[1], on=seen, store=store)
+    assert (handle.state, handle.progress.message) == ("queued", "")
+    log = runtime_root() / host_vm.LOG
+    until(lambda: log.exists() and "seen is served" in log.read_text(), 60)
+    assert not left(alone)
+
+
+@pytest.mark.nightly
 def test_where_somebodys_own_host_serves_no_vm_is_made(
     alone: StandIn, profiles: Profiles, store: str, tmp_path: Path
 ) -> None:
@@ -194,6 +235,7 @@ def test_a_refusal_of_google_is_told_at_launch_and_to_everybody(
     assert not left(alone)
 
 
+@pytest.mark.nightly
 def test_a_vm_that_cannot_serve_stops_the_sweep_with_its_last_words(
     alone: StandIn, profiles: Profiles, store: str
 ) -> None:
@@ -210,6 +252,7 @@ def test_a_vm_that_cannot_serve_stops_the_sweep_with_its_last_words(
     until(lambda: not left(alone), 60, lambda: f"{left(alone)}\n{consoles(alone)}")
 
 
+@pytest.mark.nightly
 def test_the_verbs_know_the_vm(alone: StandIn, profiles: Profiles, store: str) -> None:
     told = profiles.set("told", **IDLE, max_workers=1)
     with pytest.raises(HostError, match="No VM with a host of told is there"):
@@ -238,6 +281,7 @@ def test_the_verbs_know_the_vm(alone: StandIn, profiles: Profiles, store: str) -
     assert mce.open("slow", store=store).progress.done >= done
 
 
+@pytest.mark.nightly
 def test_a_host_that_is_lost_interrupts_the_sweep_which_resumes(alone: StandIn, profiles: Profiles, store: str) -> None:
     handle = mce.sweep(slow, x=range(60), on=profiles.set("lost", **IDLE), store=store)
     until(lambda: handle.progress.done > 5, 120, lambda: consoles(alone))
@@ -254,4 +298,30 @@ def test_a_host_that_is_lost_interrupts_the_sweep_which_resumes(alone: StandIn, 
     later = [batch for batch in LogReader(seen._store.paths).poll() if batch.order[0] > epochs]
     again = {int(index) for batch in later for index in batch.index}
     assert not again & known
+    until(lambda: not left(alone), 90, lambda: f"{left(alone)}\n{consoles(alone)}")
+
+
+@pytest.mark.nightly
+def test_a_vm_whose_system_died_is_reaped_or_replaced(
+    alone: StandIn, profiles: Profiles, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panic = profiles.set("panic", **IDLE)
+    handle = mce.sweep(slow, x=range(60), on=panic, store=store)
+    until(lambda: handle.progress.done > 5, 120, lambda: consoles(alone))
+    (vm,) = alone.instances.running("host")
+    # Google goes on to say that it runs.
+    alone.instances.room.switch_off(alone.instances.machine(vm))
+    seen = mce.open("slow", store=store)
+    until(lambda: seen.state == "interrupted", 60, lambda: seen.progress)
+    assert alone.instances.running("host") == [vm]
+    with monkeypatch.context() as patch:
+        patch.setattr(host_vm, "FRESH_SECONDS", 0.0)
+        patch.setattr(host_vm, "DEAD_SECONDS", 0.0)
+        said = act("reap", panic)
+    assert re.search(rf"VM +{vm}", said)
+    assert re.search(r"secret +mce-\w+-worker", said)
+    number = alone.instances.record(vm)["id"]
+    seen.resume()
+    assert seen.result(timeout=200)["slow"].values.tolist() == [x * x for x in range(60)]
+    assert not [one for one in alone.instances.running("host") if alone.instances.record(one)["id"] == number]
     until(lambda: not left(alone), 90, lambda: f"{left(alone)}\n{consoles(alone)}")

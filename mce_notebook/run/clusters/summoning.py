@@ -83,6 +83,7 @@ class Summons:
         while time.monotonic() < end:
             verdict, one = await self._judged()
             if verdict == SERVING:
+                log.info("%s is served", self._profile.name)
                 return True
             if verdict == COMING:
                 return False
