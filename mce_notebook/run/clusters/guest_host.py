@@ -6,6 +6,7 @@ ends it, in good order.
 
 import asyncio
 import base64
+import contextlib
 import logging
 import os
 import sys
@@ -123,14 +124,19 @@ def _follow() -> None:
     shown: dict[Path, int] = {}
     while True:
         for host in hosts():
-            path = host.folder.log
-            with path.open("rb") as file:
-                file.seek(shown.get(path, 0))
-                text = file.read()
-            shown[path] = shown.get(path, 0) + len(text)
-            for line in text.decode(errors="replace").splitlines():
-                _say(f"host: {line}")
+            # One that has just begun has none.
+            with contextlib.suppress(OSError):
+                _show(host.folder.log, shown)
         time.sleep(FOLLOW_SECONDS)
+
+
+def _show(path: Path, shown: dict[Path, int]) -> None:
+    with path.open("rb") as file:
+        file.seek(shown.get(path, 0))
+        text = file.read()
+    shown[path] = shown.get(path, 0) + len(text)
+    for line in text.decode(errors="replace").splitlines():
+        _say(f"host: {line}")
 
 
 def _say(what: str) -> None:

@@ -15,7 +15,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mce_notebook.run.clusters import host_vm, vm
 from mce_notebook.run.clusters.compute import Google
 from mce_notebook.run.clusters.console import Console
 from mce_notebook.run.clusters.gce import nowhere
-from mce_notebook.run.clusters.host_vm import COMING, LEAVING, NOTHING, SERVING, There
+from mce_notebook.run.clusters.host_vm import COMING, NOTHING, SERVING, USELESS, There
 from mce_notebook.run.clusters.node import environment
 from mce_notebook.run.clusters.orphans import instances
 from mce_notebook.run.clusters.profiles import Profile
@@ -68,11 +68,17 @@ class Summons:
         self._address = address
         self._google = google
         self._request = resolve(profile)
+        self._beacon: Mapping[str, Any] = {}
         self._logs = tempfile.TemporaryDirectory(prefix="mce-")
         self._console = Console(google, self.cloud.project, Path(self._logs.name))
 
-    async def answer(self) -> bool:
+    async def answer(self, patience: Callable[[], None]) -> bool:
         """Have a VM; whether a host serves already, so that there is nothing to watch.
+
+        Parameters
+        ----------
+        patience : callable
+            Called when another VM has to go first, which takes a minute.
 
         Raises
         ------
@@ -90,7 +96,9 @@ class Summons:
             if verdict == NOTHING:
                 if await self._make():
                     return False
-            elif verdict != LEAVING and one is not None:
+            else:
+                patience()
+            if verdict == USELESS and one is not None:
                 log.info("%s is of no use and deleted", one.job)
                 await self._google.delete(self.cloud.project, one.zone, one.name, wait=True)
             await asyncio.sleep(LOOK_SECONDS)
@@ -100,7 +108,8 @@ class Summons:
 
     async def watch(self) -> str:
         """Wait until a host serves; return why none will, empty if one does."""
-        end, last, words = time.monotonic() + host_vm.BOOT_SECONDS, "", ""
+        end = time.monotonic() + host_vm.BOOT_SECONDS
+        last: There | None = None
         while time.monotonic() < end:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -108,26 +117,38 @@ class Summons:
             except (CloudError, StoreError) as error:
                 log.info("%s", error)
                 continue
-            if verdict == SERVING:
+            last = one or last
+            if verdict == SERVING or (last is not None and self._beacon.get("vm") == last.number):
+                # It may have been so quick that it has ended already.
                 return ""
+            if verdict == USELESS:
+                await self._delete(one)
+            if verdict in (NOTHING, USELESS):
+                return self._ended(last)
+        await self._delete(last)
+        return (
+            f"The VM of the host, {self.name}, does not serve after {host_vm.BOOT_SECONDS:g} s and is deleted. "
+            f"Its console ends: {self._words(last)}"
+        )
+
+    async def _delete(self, one: There | None) -> None:
+        # It does that itself, where it may; and Google does, in the end.
+        with contextlib.suppress(CloudError):
             if one is not None:
-                last, words = one.job, self._console.words(one.job)[0]
-            if verdict != COMING and (verdict == NOTHING or words):
-                break
-        else:
-            with contextlib.suppress(CloudError):
-                await self._google.delete(self.cloud.project, *(last or "/").split("/"))
-            return (
-                f"The VM of the host, {last}, does not serve after {host_vm.BOOT_SECONDS:g} s and is deleted. "
-                f"Its console ends: {words}"
-            )
-        return f"The VM of the host, {last or self.name}, ended before it served: {words or 'somebody deleted it'}"
+                await self._google.delete(self.cloud.project, one.zone, one.name)
+
+    def _ended(self, last: There | None) -> str:
+        where = last.job if last is not None else self.name
+        return f"The VM of the host, {where}, ended before it served: {self._words(last) or 'somebody deleted it'}"
+
+    def _words(self, last: There | None) -> str:
+        return self._console.words(last.job)[0] if last is not None else ""
 
     async def _judged(self) -> tuple[str, There | None]:
         """Say what there is; a VM that comes up, but whose console says that it will not, is of no use."""
         vms = await instances(self._google, self.cloud.project, {vm.CLUSTER: self.name, vm.ROLE: vm.STATION})
-        beacon = await asyncio.to_thread(told, self.store, self._profile.name)
-        verdict, one = host_vm.judge(beacon, vms, time.time())
+        self._beacon = await asyncio.to_thread(told, self.store, self._profile.name)
+        verdict, one = host_vm.judge(self._beacon, vms, time.time())
         if verdict == COMING and one is not None and one.status == "RUNNING":
             await self._console.read([one.job])
             if self._console.end(one.job):
@@ -238,7 +259,7 @@ async def _run(profile: str, address: str) -> None:
         assert found.cloud is not None
         google = await asyncio.to_thread(Google, found.cloud.credentials)
         summons = Summons(found, said, address, google)
-        served = await summons.answer()
+        served = await summons.answer(lambda: _answer({"vm": summons.name}))
     except SweepError as error:
         log.warning("%s", error)
         refuse(store, profile, str(error))
@@ -251,12 +272,12 @@ async def _run(profile: str, address: str) -> None:
 
 
 def _answer(said: dict[str, str]) -> None:
-    # Whoever asked may be gone.
+    """Tell whoever asked, who may be gone; once, what comes later is told by the sweeps."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(said).encode() + b"\n")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def main(arguments: Sequence[str]) -> None:
