@@ -64,6 +64,9 @@ def beacon(state: str = "serving", vm: str = "7", age: float = 5.0) -> dict[str,
         (beacon(), [there("STOPPING")], LEAVING),
         (beacon(), [there("TERMINATED")], USELESS),
         (beacon(), [there("SUSPENDED")], USELESS),
+        # Two in two zones.
+        (beacon(), [there(number="8"), there()], SERVING),
+        (beacon("stopped", vm="6"), [there("TERMINATED"), there(number="8")], COMING),
     ],
 )
 def test_what_there_is(said: dict[str, Any], vms: list[There], verdict: str) -> None:

@@ -80,14 +80,18 @@ def is_name(text: str) -> bool:
 
 
 def judge(beacon: Mapping[str, Any], vms: Sequence[There], now: float) -> tuple[str, There | None]:
-    """Say what there is, from the heartbeat in the store and Google's list of VMs; and which VM that is."""
+    """Say what there is, from the heartbeat in the store and Google's list of VMs; and which VM that is.
+
+    `now` is Google's time, as are those of the VMs: the clock of this machine could have them look dead.
+    """
     serving = beacon.get("state") == "serving"
     age = abs(now - float(beacon.get("time") or 0.0))
     own = str(beacon.get("vm") or "")
     if serving and not own and age < FRESH_SECONDS:
         # Of a machine that the user looks after.
         return SERVING, None
-    for one in vms:
+    # In another zone there may be one more: of two that asked at once, Google may have had none there for one of them.
+    for one in sorted(vms, key=lambda one: (one.number != own, one.status not in ALIVE)):
         if one.status not in ALIVE:
             return (LEAVING if one.status == "STOPPING" else USELESS), one
         if own != one.number:

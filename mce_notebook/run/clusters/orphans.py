@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +76,7 @@ class VMReaper:
         """Return what was left; see `Reaper`."""
         google = await asyncio.to_thread(Google, self._cloud.credentials)
         stations = await instances(google, self._cloud.project, {**self._labels, vm.ROLE: vm.STATION})
-        living = {one.name for one in stations if await asyncio.to_thread(self._lives, one)}
+        living = {one.name for one in stations if await asyncio.to_thread(self._lives, one, google.now())}
         there = await found(google, self._cloud.project, self._labels)
         # Looked up after what there is: a host that starts meanwhile makes its VMs later.
         running = hosts()
@@ -100,7 +99,7 @@ class VMReaper:
                 orphans.append(one.orphan)
         return orphans
 
-    def _lives(self, one: There) -> bool:
+    def _lives(self, one: There, now: float) -> bool:
         """Whether the host on a VM lives, or is coming up."""
         address = str((one.config or {}).get("store", ""))
         try:
@@ -108,7 +107,7 @@ class VMReaper:
         except StoreError:
             # As long as nobody knows, it does.
             return one.status in host_vm.ALIVE
-        verdict, _ = host_vm.judge(beacon, [one], time.time())
+        verdict, _ = host_vm.judge(beacon, [one], now)
         return verdict != host_vm.USELESS
 
     async def remove(self, orphans: Sequence[Orphan]) -> list[Orphan]:

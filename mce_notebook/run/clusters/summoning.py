@@ -148,7 +148,7 @@ class Summons:
         """Say what there is; a VM that comes up, but whose console says that it will not, is of no use."""
         vms = await instances(self._google, self.cloud.project, {vm.CLUSTER: self.name, vm.ROLE: vm.STATION})
         self._beacon = await asyncio.to_thread(told, self.store, self._profile.name)
-        verdict, one = host_vm.judge(self._beacon, vms, time.time())
+        verdict, one = host_vm.judge(self._beacon, vms, self._google.now())
         if verdict == COMING and one is not None and one.status == "RUNNING":
             await self._console.read([one.job])
             if self._console.end(one.job):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +52,8 @@ class VMHost:
 
     @property
     def sweeps(self) -> list[str]:
-        """Names of the sweeps it drives, as far as it lives."""
-        return [] if self.state == WORDS[host_vm.USELESS] else [str(name) for name in self.beacon.get("sweeps") or ()]
+        """Names of the sweeps it drives, as it said last."""
+        return [str(name) for name in self.beacon.get("sweeps") or ()]
 
 
 def lives_there(profile: Profile) -> bool:
@@ -76,10 +75,10 @@ def hosts(profile: Profile) -> list[VMHost]:
 async def _asked(profile: Profile) -> list[VMHost]:
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            _, found = await _found(profile)
+            google, found = await _found(profile)
     except TimeoutError:
         raise CloudError(f"Google does not answer within {ASK_SECONDS:g} s", passing=True) from None
-    return list(await asyncio.gather(*(asyncio.to_thread(_heard, profile.name, one) for one in found)))
+    return list(await asyncio.gather(*(asyncio.to_thread(_heard, profile.name, one, google.now()) for one in found)))
 
 
 async def _found(profile: Profile) -> tuple[Google, list[There]]:
@@ -93,11 +92,11 @@ def mine(profile: Profile) -> dict[str, str]:
     return {vm.USER: vm.label(vm.user()), vm.PROFILE: vm.label(profile.name)}
 
 
-def _heard(profile: str, one: There) -> VMHost:
+def _heard(profile: str, one: There, now: float) -> VMHost:
     beacon: Mapping[str, Any] = {}
     with contextlib.suppress(StoreError):
         beacon = told(Store(str((one.config or {}).get("store", ""))), profile)
-    verdict, _ = host_vm.judge(beacon, [one], time.time())
+    verdict, _ = host_vm.judge(beacon, [one], now)
     own = beacon.get("vm") == one.number
     return VMHost(one, WORDS[verdict], beacon if own else {})
 
