@@ -189,7 +189,13 @@ def test_where_somebodys_own_host_is_seen_no_vm_is_made(alone: StandIn, profiles
     handle = mce.sweep(slow, x=[1], on=seen, store=store)
     assert (handle.state, handle.progress.message) == ("queued", "")
     log = runtime_root() / host_vm.LOG
-    until(lambda: log.exists() and "seen is served" in log.read_text(), 60)
+
+    def noticed() -> bool:
+        # As a host does.
+        tell(Store(store), seen, {"state": "serving", "host": "mine", "pid": 1})
+        return log.exists() and "seen is served" in log.read_text()
+
+    until(noticed, 60)
     assert not left(alone)
 
 
@@ -199,7 +205,7 @@ def test_where_somebodys_own_host_serves_no_vm_is_made(
 ) -> None:
     own = profiles.set("own", host="vm", scheduler="here", max_workers=1)
     command = [sys.executable, "-c", "from mce_notebook.frontends.cli import main; main()"]
-    command += ["host", own, "--store", store, "--idle", "2s"]
+    command += ["host", own, "--store", store, "--idle", "20s"]
     there = {**os.environ, "MCE_CACHE_DIR": str(tmp_path / "there")}
     with subprocess.Popen(command, env=there, stdout=subprocess.PIPE, text=True) as serving:
         try:
@@ -208,7 +214,7 @@ def test_where_somebodys_own_host_serves_no_vm_is_made(
             handle = mce.sweep(slow, x=range(3), on=own, store=store)
             assert "VM" not in handle.progress.message
             assert handle.result(timeout=200)["slow"].values.tolist() == [0, 1, 4]
-            assert serving.wait(timeout=60) == 0
+            assert serving.wait(timeout=120) == 0
         finally:
             serving.kill()
     assert not [body for body in alone.instances.ever.values() if is_host(body, own)]

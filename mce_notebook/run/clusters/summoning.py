@@ -78,7 +78,7 @@ class Summons:
         Parameters
         ----------
         patience : callable
-            Called when another VM has to go first, which takes a minute.
+            Called when that takes a while: a host has to be heard of, or another VM has to go first.
 
         Raises
         ------
@@ -86,11 +86,15 @@ class Summons:
             If there can be none now.
         """
         end = time.monotonic() + LEAVE_SECONDS
+        heard: Mapping[str, Any] | None = None
         while time.monotonic() < end:
             verdict, one = await self._judged()
-            if verdict == SERVING:
+            if verdict == SERVING and heard not in (None, self._beacon):
                 log.info("%s is served", self._profile.name)
                 return True
+            if verdict == SERVING:
+                # One that has just died looks the same until it should have been heard of again.
+                heard = self._beacon
             if verdict == COMING:
                 return False
             if verdict == NOTHING:
