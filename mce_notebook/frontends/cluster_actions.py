@@ -6,13 +6,16 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mce_notebook.declare.options import Options
-from mce_notebook.errors import ClusterError, HostError, OptionError
+from mce_notebook.errors import ClusterError, HostError, OptionError, ProfileError
 from mce_notebook.frontends.messages import table_text
 from mce_notebook.run.client import HostHandle, ensure_host, hosts, stop_host
 from mce_notebook.run.remote.place import Place
+
+if TYPE_CHECKING:
+    from mce_notebook.run.clusters.profiles import Profile
 
 VERBS = {
     "list": "clusters that run, and the profiles there are",
@@ -60,18 +63,23 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     HostError, ClusterError, ProfileError
         If it cannot be done.
     """
-    if verb not in VERBS:
-        raise OptionError(f"There is no verb {verb!r} for clusters; there are {', '.join(VERBS)}.")
-    if not name and verb not in NAMELESS:
-        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
+    _check(verb, name)
     if verb == "list":
         return _list()
     if verb in ("init", "check"):
         return _looked(verb, name)
-    if verb in ("attach", "reap"):
+    if verb == "reap":
         from mce_notebook.frontends import cluster_care
 
-        return cluster_care.reap(name, sure=sure) if verb == "reap" else cluster_care.attach(name, running(name))
+        return cluster_care.reap(name, sure=sure)
+    if not running(name) and (there := _on_vm(name)) is not None:
+        from mce_notebook.frontends import cluster_vms
+
+        return cluster_vms.act(verb, there, sure=sure)
+    if verb == "attach":
+        from mce_notebook.frontends import cluster_care
+
+        return cluster_care.attach(name, running(name))
     if verb == "start":
         return _start(name, count, say)
     found = _running(name)
@@ -80,6 +88,27 @@ def act(verb: str, name: str = "", count: int | None = None, *, sure: bool = Fal
     if verb == "resize":
         return _resize(name, found, count)
     return "\n".join(_nodes(host) if verb == "nodes" else _log(host) for host in found)
+
+
+def _check(verb: str, name: str) -> None:
+    if verb not in VERBS:
+        raise OptionError(f"There is no verb {verb!r} for clusters; there are {', '.join(VERBS)}.")
+    if not name and verb not in NAMELESS:
+        raise OptionError(f"{verb} needs the name of a cluster; `list` shows them.")
+
+
+def _on_vm(name: str) -> "Profile | None":
+    """Return the profile of a name if its hosts live on VMs that we make."""
+    from mce_notebook.run.clusters.finding import find
+    from mce_notebook.run.clusters.profiles import BUILT_IN
+
+    if name in BUILT_IN:
+        return None
+    # Of a name that means nothing, others say so.
+    with contextlib.suppress(ProfileError):
+        found = find(name)
+        return found if found.kind == "gce" and found.host == "vm" else None
+    return None
 
 
 def _looked(verb: str, name: str) -> str:
@@ -111,7 +140,7 @@ def _running(name: str) -> list[HostHandle]:
 def _list() -> str:
     from mce_notebook.run.clusters.finding import available, trusted
 
-    rows = [("cluster", "state", "slots", "sweeps", "jobs", "ready after", "cost")]
+    rows: list[tuple[str, ...]] = [("cluster", "state", "slots", "sweeps", "jobs", "ready after", "cost")]
     alive = set()
     for host in hosts():
         state, launch = host.state(), host.folder.launch()
@@ -123,6 +152,12 @@ def _list() -> str:
              str(len(state.get("sweeps") or ())), str(jobs), _after(state), _cost(state))
         )  # fmt: skip
     for name, path in available().items():
+        if trusted(path) and (there := _on_vm(name)) is not None:
+            from mce_notebook.frontends import cluster_vms
+
+            far = cluster_vms.rows(there)
+            rows += far
+            alive.update(row[0] for row in far)
         if name not in alive:
             rows.append((name, "-" if trusted(path) else f"not trusted: mce trust {path}", "", "", "", "", ""))
     if len(rows) == 1:

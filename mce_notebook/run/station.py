@@ -19,7 +19,9 @@ from mce_notebook.declare.environment import config_folder
 from mce_notebook.declare.options import Options
 from mce_notebook.errors import HostError, OptionError, StoreError, SweepError, UnknownSweep, UntrustedCode
 from mce_notebook.run.client import HostHandle, ensure_host, serving, stop_host
+from mce_notebook.run.clusters import host_vm
 from mce_notebook.run.clusters.finding import find
+from mce_notebook.run.registry import read_json
 from mce_notebook.store.catalog import Store, SweepStore
 from mce_notebook.store.places import mirrored, shown
 from mce_notebook.store.requests import Wanted, ask, done, tell, told, waiting
@@ -65,10 +67,27 @@ def refuse(on: str, root: Path) -> None:
 
 
 def request(sweep: SweepStore, on: str, declaration: int, by: str) -> None:
-    """Ask the host of a cluster, wherever it is, to drive a sweep; a host here that does finishes what it has begun."""
+    """Ask the host of a cluster, wherever it is, to drive a sweep; a host here that does finishes what it has begun.
+
+    Where the host lives on a VM of Compute Engine and none is seen, one is made.
+
+    Raises
+    ------
+    HostError
+        If Google makes none, with its words; the request stands.
+    """
     _hand_over(sweep)
-    intent = sweep.add_intent("run", by=by, waits=PATIENCE)
+    root = sweep.paths.folder.parent
+    if find(on).kind != "gce":
+        intent = sweep.add_intent("run", by=by, waits=PATIENCE)
+        ask(sweep, on, intent.number, declaration)
+        return
+    there = host_vm.seen(Store(root), on)
+    note = "" if there else host_vm.STARTING
+    intent = sweep.add_intent("run", by=by, waits=host_vm.BOOT_SECONDS, note=note)
+    # First: a host that is about to end looks once more after it has said so.
     ask(sweep, on, intent.number, declaration)
+    host_vm.summon(on, root, wait=not there)
 
 
 def _hand_over(sweep: SweepStore) -> None:
@@ -102,6 +121,8 @@ class Station:
         Take the code of everybody who can write to the store as one's own.
     say : callable
         Told in a sentence what happens.
+    vm : str
+        Google's number of the VM that it lives on, if that is one of ours.
     """
 
     def __init__(
@@ -112,12 +133,14 @@ class Station:
         idle: float | None = None,
         trust: bool = False,
         say: Callable[[str], None] = log.info,
+        vm: str = "",
     ):
         self.profile = profile
         self.store = Store(store)
         self.idle = find(profile).idle_timeout if idle is None else idle
         self._trust = trust
         self._say = say
+        self._vm = vm
         self._asked: dict[str, _Asked] = {}
         self._hosts: dict[str, HostHandle] = {}
         self._leaving = threading.Event()
@@ -147,10 +170,22 @@ class Station:
         finally:
             self._end()
 
+    def leave(self) -> None:
+        """End soon, as on SIGTERM."""
+        self._leaving.set()
+
+    @property
+    def told_to_leave(self) -> bool:
+        """Whether it ends, or has ended, because it was told to."""
+        return self._leaving.is_set()
+
     def _claim(self) -> None:
         # Whether somebody is there is seen by what changes: clocks of two machines may differ.
         end = time.monotonic() + SILENCE
         first = told(self.store, self.profile)
+        if self._vm and first.get("vm") and time.time() - float(first.get("time") or 0.0) > SILENCE:
+            # Of a VM before this one, which is made only once that is gone.
+            end = 0.0
         while (other := told(self.store, self.profile)).get("state") == "serving" and time.monotonic() < end:
             if other != first:
                 raise HostError(
@@ -164,8 +199,22 @@ class Station:
     def _beat(self, state: str) -> None:
         if state == "serving" and time.monotonic() - self._told < TELL_SECONDS:
             return
-        tell(self.store, self.profile, {"state": state, "host": socket.gethostname(), "pid": os.getpid()})
+        who = {"host": socket.gethostname(), "pid": os.getpid(), **({"vm": self._vm} if self._vm else {})}
+        tell(self.store, self.profile, {"state": state, **who, **self._driven()})
         self._told = time.monotonic()
+
+    def _driven(self) -> dict[str, object]:
+        """Return what is to be told of the hosts here: sweeps, slots, jobs, cost."""
+        alive = [host for host in self._hosts.values() if host.alive()]
+        states = [host.state() for host in alive]
+        return {
+            "sweeps": sorted(self._asked),
+            "workers": sum(int(state.get("workers") or 0) for state in states),
+            "messages": [str(state["message"]) for state in states if state.get("message")],
+            "cost": sum(float(state.get("cost") or 0.0) for state in states),
+            "cost_per_hour": sum(float(state.get("cost_per_hour") or 0.0) for state in states),
+            "nodes": [row for host in alive for row in read_json(host.folder.path / "nodes.json") or ()],
+        }
 
     def _look(self) -> bool:
         """See to everything that is wanted; whether there was anything."""

@@ -43,9 +43,13 @@ def pid_space() -> str:
         return ""
 
 
-def intent_record(verb: str, by: str, time: str | None = None, waits: float = 0.0) -> bytes:
-    """Return the file of an intent."""
-    return json.dumps({"verb": verb, "by": by, "time": time or now(), **({"waits": waits} if waits else {})}).encode()
+def intent_record(
+    verb: str, by: str, time: str | None = None, waits: float = 0.0, note: str = "", refused: bool = False
+) -> bytes:
+    """Return the file of an intent; what is not said is left out."""
+    more = {"waits": waits, "note": note, "refused": refused}
+    said = {name: value for name, value in more.items() if value}
+    return json.dumps({"verb": verb, "by": by, "time": time or now(), **said}).encode()
 
 
 def object_digest(data: bytes | bytearray | memoryview) -> str:
@@ -63,6 +67,9 @@ class Intent:
     time: str
     # How long it may take until a host elsewhere obeys (seconds).
     waits: float = 0.0
+    # What people are to know until it does; and whether it says why none will.
+    note: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -311,15 +318,16 @@ class SweepStore:
 
     # Intents
 
-    def add_intent(self, verb: str, by: str, waits: float = 0.0) -> Intent:
+    def add_intent(self, verb: str, by: str, waits: float = 0.0, *, note: str = "", refused: bool = False) -> Intent:
         """Record that somebody wants the sweep to run, pause or be cancelled; durable on return."""
         if verb not in VERBS:
             raise StoreError(f"{verb!r} is no intent; expected one of {', '.join(VERBS)}.")
         while True:
             number = max(self._numbers(self.paths.intents), default=0) + 1
-            intent = Intent(number, verb, by, now(), waits)
+            intent = Intent(number, verb, by, now(), waits, note, refused)
             try:
-                self.folder.create(self.paths.intent(number), intent_record(verb, by, intent.time, waits))
+                record = intent_record(verb, by, intent.time, waits, note, refused)
+                self.folder.create(self.paths.intent(number), record)
             except AlreadyExists:
                 continue
             return intent
@@ -332,7 +340,7 @@ class SweepStore:
         try:
             record = json.loads(self.folder.read(self.paths.intent(numbers[-1])))
             told = (str(record["verb"]), str(record["by"]), str(record["time"]), float(record.get("waits", 0.0)))
-            return Intent(numbers[-1], *told)
+            return Intent(numbers[-1], *told, str(record.get("note", "")), bool(record.get("refused")))
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise CorruptStore(f"{self.paths.intent(numbers[-1])} cannot be read ({error}).") from error
 

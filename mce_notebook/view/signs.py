@@ -37,6 +37,8 @@ class HostSigns:
         asked: dict[str, Any] = {}
         if intent is not None:
             asked = {"verb": intent.verb, "time": _seconds(intent.time), "by": intent.by, "waits": intent.waits}
+            if intent.refused or now - asked["time"] < max(PATIENCE, intent.waits):
+                asked |= {"note": intent.note, "refused": intent.refused}
         epochs = sweep.epochs()
         if not epochs:
             return cls(asked, {}, {}, False)
@@ -65,6 +67,8 @@ class HostSigns:
         if verb in _WANTED:
             return _WANTED[verb]
         heard = self._last_seen()
+        if self.intent.get("refused") and asked > heard:
+            return "stopped"
         patience = max(PATIENCE, float(self.intent.get("waits", 0.0)))
         # The host a sweep leaves has ended its part; the next one is on its way, as after any request.
         if now - max(asked, heard) < patience and (said == "moved" or asked > heard):
@@ -87,6 +91,9 @@ class HostSigns:
     @property
     def message(self) -> str:
         """What the host wants people to know."""
+        if self.intent.get("note") and not self.alive and _seconds(self.intent.get("time")) > self._last_seen():
+            # Of a host that is on its way, or why it is not.
+            return str(self.intent["note"])
         told = str(self.beat.get("message") or "")
         # A host elsewhere that may not run the sweep has no heartbeat to say why.
         refused = self.intent.get("verb") == "stop" and _seconds(self.intent.get("time")) > self._last_seen()

@@ -77,10 +77,13 @@ def alone(google: StandIn) -> Iterator[StandIn]:
     yield google
     google.instances.quotas.update(quotas)
     google.expired = False
+    google.instances.haste = 1.0
     google.faults.clear()
     for host in gce_hosts():
         if (launch := host.folder.launch()) is not None and launch.profile != "warm":
             end(host)
+    for name in google.instances.names("host"):
+        google.instances.vanish(name)
 
 
 def gce_hosts() -> list[HostHandle]:

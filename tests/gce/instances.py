@@ -39,6 +39,11 @@ class Instances:
         self._stand_in = stand_in
         self._all: dict[str, dict[str, Any]] = {}
         self._machines: dict[str, Machine] = {}
+        # How much faster time goes by at Google than here.
+        self.haste = 1.0
+        # When the time of each is over (monotonic seconds).
+        self._ends: dict[str, float] = {}
+        self._over_time: list[str] = []
         self._operations: dict[str, dict[str, Any]] = {}
         self._answered: dict[str, dict[str, Any]] = {}
         self._lock = threading.RLock()
@@ -73,6 +78,25 @@ class Instances:
             assert found["scheduling"]["provisioningModel"] == "SPOT"
             found["status"] = "STOPPING"
             self._operation("compute.instances.preempted", found, user="system")
+        self.room.switch_off(self._machines[name], notice=0.2)
+        with self._lock:
+            found["status"] = "TERMINATED"
+            if found["scheduling"]["instanceTerminationAction"] == "DELETE":
+                self._all.pop(name, None)
+
+    def ended(self) -> list[str]:
+        """Names of those whose time was over, since the beginning."""
+        return list(self._over_time)
+
+    def _expire(self, name: str) -> None:
+        """End a VM whose time is over, as its `instanceTerminationAction` says."""
+        with self._lock:
+            found = self._all.get(name)
+            if found is None:
+                return
+            # What Google calls this operation is not known to us: there is none to be read.
+            found["status"] = "STOPPING"
+            self._over_time.append(name)
         self.room.switch_off(self._machines[name], notice=0.2)
         with self._lock:
             found["status"] = "TERMINATED"
@@ -131,6 +155,8 @@ class Instances:
             nothing = "#!/bin/bash\nsleep 1000\n"
             script = nothing if fault == "silent" else entries.get("startup-script", nothing)
             self._machines[name] = self.room.boot(name, script, metadata)
+            life = body["scheduling"].get("maxRunDuration", {}).get("seconds", "inf")
+            self._ends[name] = time.monotonic() + float(life) / self.haste
             return operation
 
     def _made(self, zone: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +280,9 @@ class Instances:
             with self._lock:
                 running = [(name, self._all[name]) for name in self._all if self._all[name]["status"] == "RUNNING"]
             for name, record in running:
-                if self._machines[name].off:
+                if time.monotonic() > self._ends[name]:
+                    self._expire(name)
+                elif self._machines[name].off:
                     self.room.switch_off(self._machines[name])
                     with contextlib.suppress(KeyError):
                         record["status"] = "TERMINATED"

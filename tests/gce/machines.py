@@ -73,6 +73,16 @@ class Machine:
         """All it has said."""
         return (self.folder / "console").read_text(errors="replace")
 
+    def processes(self) -> list[int]:
+        """Ids of its processes, those of other sessions included: they have its variable."""
+        mark = f"FAKE_VM={self.folder}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        return found
+
     @property
     def off(self) -> bool:
         """Whether it was shut down from inside."""
@@ -115,7 +125,9 @@ class Room:
         folder.mkdir()
         lines = script.split("\n", 1)
         # $$ leads the group: the machine.
-        watch = f"(read _ <'{self._alive}'; kill -KILL -$$) >/dev/null 2>&1 &"
+        # Hosts are processes of sessions of their own, and parts of the machine nevertheless.
+        rest = f"grep -lzs '^FAKE_VM={folder}$' /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -KILL"
+        watch = f"(trap '' TERM; read _ <'{self._alive}'; {rest}; kill -KILL -$$) >/dev/null 2>&1 &"
         (folder / "startup").write_text(f"{lines[0]}\n{watch}\n{lines[1] if len(lines) > 1 else ''}")
         environment = {
             "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
@@ -123,7 +135,9 @@ class Room:
             "TMPDIR": str(folder),
             "FAKE_VM": str(folder),
             "GCE_METADATA_HOST": metadata,
-            "FAKE_KEPT": " ".join(self.variables),
+            # Where Google's library looks whether it runs on a VM; on real ones that is an address of its own.
+            "GCE_METADATA_IP": metadata,
+            "FAKE_KEPT": " ".join(["GCE_METADATA_IP", *self.variables]),
             **self.variables,
         }
         with (folder / "console").open("ab") as console:
@@ -147,6 +161,9 @@ class Room:
                 time.sleep(0.05)
         _signal(machine, signal.SIGKILL)
         machine.process.wait()
+        for process in machine.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of what was written."""

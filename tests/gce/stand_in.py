@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -117,7 +118,7 @@ class StandIn:
                 raw = self.rfile.read(int(self.headers.get("content-length") or 0))
                 kind = "application/json"
                 try:
-                    status, body = stand_in.handle(self.command, self.path, raw, dict(self.headers.items()))
+                    status, body = stand_in.handle(self.command, self.path, raw, lower(self.headers.items()))
                 except ApiError as error:
                     status, body = error.status, error.body()
                 if isinstance(body, str):
@@ -126,6 +127,8 @@ class StandIn:
                     data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", kind)
+                if self.path.startswith("/vm/"):
+                    self.send_header("Metadata-Flavor", "Google")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -140,10 +143,11 @@ class StandIn:
         if parts.path == "/token":
             return 200, self._grant(raw)
         if parts.path.startswith("/vm/"):
-            if headers.get("Metadata-Flavor") != "Google":
+            if headers.get("metadata-flavor") != "Google":
                 raise ApiError(403, "forbidden", "Metadata-Flavor is missing")
-            return 200, self._metadata(*parts.path.removeprefix("/vm/").split("/computeMetadata/v1/", 1))
-        who = self._tokens.get((headers.get("authorization") or headers.get("Authorization") or "")[7:], "")
+            name, _, path = parts.path.removeprefix("/vm/").partition("/computeMetadata/v1/")
+            return 200, self._metadata(name, path)
+        who = self._tokens.get(headers.get("authorization", "")[7:], "")
         if not who:
             raise ApiError(401, "authError", "Invalid Credentials")
         return 200, self._call(verb, parts.path, parts.query, raw, who)
@@ -213,9 +217,19 @@ class StandIn:
         record = self.instances.record(name)
         if record is None:
             raise ApiError(404, "notFound", name)
-        if path == "instance/service-accounts/default/token":
-            account = record["serviceAccounts"][0]["email"]
-            return self._token(VM_EMAIL if account == "default" else account)
+        if not path:
+            # Somebody looks whether this is a VM.
+            return "computeMetadata/"
+        account = record["serviceAccounts"][0]["email"]
+        email = VM_EMAIL if account == "default" else account
+        if path in ("instance/service-accounts/default/token", f"instance/service-accounts/{email}/token"):
+            return self._token(email)
+        if path == "instance/service-accounts/default/":
+            return {"email": email, "scopes": record["serviceAccounts"][0]["scopes"], "aliases": ["default"]}
+        if path == "project/project-id":
+            return self.project
+        if path == "instance/id":
+            return str(record["id"])
         if path == "instance/network-interfaces/0/ip":
             return str(record["networkInterfaces"][0]["networkIP"])
         entries = {item["key"]: item["value"] for item in record["metadata"]["items"]}
@@ -223,6 +237,11 @@ class StandIn:
         if key not in entries:
             raise ApiError(404, "notFound", path)
         return str(entries[key])
+
+
+def lower(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by their names in small letters."""
+    return {name.lower(): value for name, value in headers}
 
 
 def now() -> str:

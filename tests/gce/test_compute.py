@@ -1,7 +1,9 @@
 """Calls to Google: what passes is asked again, what was answered too late is done once, the rest is told."""
 
 import asyncio
+import email.utils
 import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,17 @@ def test_nobody_at_the_other_end_is_told(monkeypatch: pytest.MonkeyPatch, profil
     there = Google(str(profiles.common["credentials"]))
     with pytest.raises(CloudError, match="Google cannot be reached"):
         asyncio.run(there.call(there.compute.projects().get(project=PROJECT)))
+
+
+def test_the_time_is_that_of_google(client: Google) -> None:
+    # As if this machine's clock were an hour fast.
+    client._heard({"date": email.utils.formatdate(time.time() - 3600)})
+    assert client.now() == pytest.approx(time.time() - 3600, abs=60)
+    client._heard({})
+    client._heard({"date": "some day"})
+    assert client.now() == pytest.approx(time.time() - 3600, abs=60)
+    asyncio.run(client.call(client.compute.projects().get(project=PROJECT)))
+    assert client.now() == pytest.approx(time.time(), abs=60)
 
 
 def test_secrets_are_kept_for_their_reader_and_end_by_themselves(alone: StandIn, client: Google) -> None:

@@ -28,6 +28,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "cpu": {"python": "/opt/env/bin/python", "prologue": ["mount /data"], "environment": {"DATA": "/data/my files"}},
     "gpu": {"machine": "n1-standard-8", "gpus": 1, "gpu": "nvidia-tesla-t4", "max_hours": 2},
     "spot": {"spot": True, "external_ip": False, "network": "shared-vpc/lab", "labels": {"team": "physics"}},
+    "host": {
+        "image": "",
+        "docker": "us-docker.pkg.dev/my-project/images/sweeps:1",
+        "host": "vm",
+        "host_service_account": "hosts@my-project.iam.gserviceaccount.com",
+        "prologue": ["docker-credential-gcr configure-docker"],
+    },
     "docker": {"image": "", "docker": "us-docker.pkg.dev/my-project/images/sweeps:1", "machine": "g2-standard-8"},
 }
 FAMILY = vm.Family(cluster="mce-1a2b3c4d", profile="My.gce", host="0123abcd", machine="Laptop.local", ends=0.0)
@@ -53,7 +60,7 @@ def body(request: JobRequest, role: str = vm.WORKER) -> dict[str, Any]:
 @pytest.mark.parametrize("name", [*BODIES, "scheduler"])
 def test_bodies_are_those_that_were_agreed_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vm, "user", lambda: "Ada Lovelace")
-    role = vm.SCHEDULER if name == "scheduler" else vm.WORKER
+    role = name if name in (vm.SCHEDULER, vm.STATION) else vm.WORKER
     found = body(resolve(made(**BODIES.get(name, {}))), role)
     schema = {"$ref": "Instance"}
     assert discovery.problems("compute", found, schema) == []

@@ -46,6 +46,8 @@ class Cloud:
         Whether VMs have addresses in the Internet.
     service_account : str
         What the VMs may do in the project is what this account may; `default` is the project's.
+    host_service_account : str
+        The same of the VM that a host lives on, which makes the others; empty: as of the others.
     credentials : str
         Key file of a service account for us; empty: application default credentials.
     scheduler : str
@@ -73,6 +75,7 @@ class Cloud:
     network: str = "default"
     external_ip: bool = True
     service_account: str = "default"
+    host_service_account: str = ""
     credentials: str = ""
     scheduler: str = "vm"
     scheduler_machine: str = "e2-medium"
@@ -86,6 +89,11 @@ class Cloud:
     def hourly(self) -> float | None:
         """What a worker's VM costs for an hour, as far as the profile says."""
         return self.spot_price if self.spot else self.price
+
+    @property
+    def host_account(self) -> str:
+        """The service account of the VM that a host lives on."""
+        return self.host_service_account or self.service_account
 
     @property
     def boot_image(self) -> str:

@@ -133,7 +133,7 @@ class VMs:
                     raise
                 self._close(zone, error)
                 refusals.append(error)
-        raise _none(self.cloud, role, refusals)
+        raise nowhere(self.cloud, role, refusals)
 
     def _order(self, name: str, zone: str, role: str, config: Mapping[str, Any]) -> Order:
         family = self.family
@@ -252,7 +252,7 @@ class VMs:
         return Seen(ENDED, "NODE_FAIL", "the VM is gone") if not self.console.end(job) else None
 
 
-def _none(cloud: Cloud, role: str, refusals: list[CloudError]) -> CloudError:
+def nowhere(cloud: Cloud, role: str, refusals: list[CloudError]) -> CloudError:
     """Return the error of all zones together."""
     quota = next((one for one in refusals if one.quota), None)
     machine = cloud.machine if role == vm.WORKER else cloud.scheduler_machine

@@ -1,4 +1,4 @@
-"""What a VM runs: `python -m mce_notebook.run.clusters.guest worker`, or `scheduler`.
+"""What a VM runs: `python -m mce_notebook.run.clusters.guest worker`, or `scheduler`, or `host`.
 
 Its orders are in the VM's metadata, its certificate and key in Secret Manager, where the VM's service account may read
 them. Python and packages must be the host's, as in the jobs of a batch system (`node.py`). What it has to say, it says
@@ -26,7 +26,7 @@ PASSING = (403, 429, 500, 502, 503, 504)
 
 def main(arguments: list[str]) -> None:
     """Do what the VM is for; returns when that is over."""
-    from mce_notebook.run.clusters.vm import CONFIG, REFUSED, UP
+    from mce_notebook.run.clusters.vm import CONFIG, REFUSED, STATION, UP
 
     role = arguments[0]
     config = json.loads(metadata(f"instance/attributes/{CONFIG}"))
@@ -39,8 +39,13 @@ def main(arguments: list[str]) -> None:
     except (OSError, ValueError, KeyError) as error:
         _say(f"{REFUSED}its certificate cannot be read: {error}. {config['advice']}")
         sys.exit(3)
-    address = metadata("instance/network-interfaces/0/ip")
     _say(UP)
+    if role == STATION:
+        from mce_notebook.run.clusters import guest_host
+
+        guest_host.serve(config, keys, metadata("instance/id"))
+        return
+    address = metadata("instance/network-interfaces/0/ip")
     if role == "scheduler":
         from mce_notebook.run.clusters.guest_scheduler import serve
 

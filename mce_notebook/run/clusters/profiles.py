@@ -407,6 +407,7 @@ CLOUD_KEYS: dict[str, _Key] = {
     "network": (_word, "a subnetwork", '"default"'),
     "external_ip": (_flag, "true or false", "false"),
     "service_account": (_word, "the e-mail of a service account", '"sweeps@my-project.iam.gserviceaccount.com"'),
+    "host_service_account": (_word, "the e-mail of a service account", '"hosts@my-project.iam.gserviceaccount.com"'),
     "credentials": (_line, "the path of a key file", '"~/keys/sweeps.json"'),
     "scheduler": (_place, '"vm", or "here" where VMs can connect to this machine', '"vm"'),
     "scheduler_machine": (_word, "a machine type", '"e2-medium"'),

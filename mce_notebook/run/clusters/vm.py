@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from mce_notebook.run.clusters.request import JobRequest
 # Labels of all we make: whose it is and which host's, on which machine that host runs.
 CLUSTER, USER, HOST, MACHINE = "mce-cluster", "mce-user", "mce-host", "mce-machine"
 PROFILE, ROLE = "mce-profile", "mce-role"
-SCHEDULER, WORKER = "scheduler", "worker"
+SCHEDULER, WORKER, STATION = "scheduler", "worker", "host"
 # Network tag of the scheduler's VM, for a firewall rule.
 TAG = "mce-scheduler"
 PORT = 8786
@@ -38,6 +39,8 @@ MARK = "mce: "
 UP, REFUSED, ENDED = f"{MARK}worker starts", f"{MARK}refused: ", f"{MARK}ended: "
 # Of a VM, for all the console holds.
 CONFIG = "mce-config"
+# Variables on the VM that a host lives on: its name, and when its script began (seconds since 1970).
+OWN, BEGAN = "MCE_VM", "MCE_VM_BEGAN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Order:
     ----------
     name, zone : str
     role : str
-        SCHEDULER or WORKER.
+        SCHEDULER, WORKER, or STATION: a host lives there.
     family : Family
     seconds : float
         Google deletes it after this long.
@@ -104,6 +107,11 @@ def user() -> str:
         return f"uid-{os.getuid()}"
 
 
+def machine() -> str:
+    """Return on which machine a host lives, as labels tell it: on a VM that we made, the name of that."""
+    return os.environ.get(OWN) or socket.gethostname()
+
+
 def label(text: str) -> str:
     """Return a text as the value of a label: https://cloud.google.com/compute/docs/labeling-resources."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
@@ -128,11 +136,10 @@ def body(request: JobRequest, order: Order) -> dict[str, Any]:
     made = _stock(cloud, order)
     made["labels"] = {**labels(order.family, cloud.labels), ROLE: order.role}
     # The stock tags open the ports of web servers.
-    made["tags"] = {"items": [TAG if order.role == SCHEDULER else "mce-worker"]}
+    made["tags"] = {"items": [TAG if order.role == SCHEDULER else f"mce-{order.role}"]}
     made["scheduling"] = _scheduling(cloud, order)
-    made["serviceAccounts"] = [
-        {"email": cloud.service_account, "scopes": ["https://www.googleapis.com/auth/cloud-platform"]}
-    ]
+    account = cloud.host_account if order.role == STATION else cloud.service_account
+    made["serviceAccounts"] = [{"email": account, "scopes": ["https://www.googleapis.com/auth/cloud-platform"]}]
     made["metadata"] = {
         "items": [
             {"key": "startup-script", "value": script(request, order)},
@@ -224,7 +231,8 @@ def script(request: JobRequest, order: Order) -> str:
             # In a shell of their own, so that no `exit` of a prologue keeps the VM.
             "(",
             *exports,
-            *(request.prologue if order.role == WORKER else ()),
+            *([f"export {BEGAN}=$(date +%s)"] if order.role == STATION else ()),
+            *(request.prologue if order.role != SCHEDULER else ()),
             _command(request, order),
             ")",
             "code=$?",
@@ -254,5 +262,5 @@ def _command(request: JobRequest, order: Order) -> str:
     options = ["--rm", "--net=host", "--ipc=host", "-e GCE_METADATA_HOST"]
     if order.role == WORKER and (cloud.gpus or own_gpus(cloud.machine)):
         options.append("--gpus=all")
-    options += [f"-e {name}" for name in _variables(request)]
+    options += [f"-e {name}" for name in (*_variables(request), *([BEGAN] if order.role == STATION else ()))]
     return f"docker run {' '.join(options)} {shlex.quote(cloud.docker)} {guest}"

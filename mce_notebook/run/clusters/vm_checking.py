@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,29 @@ def check(profile: Profile) -> Iterator[str]:
         f"({request.cores} vCPUs, {request.memory / 1e9:.3g} GB{_devices(cloud)}){', spot' if cloud.spot else ''}; "
         f"without work it ends after {profile.idle_timeout:g} s, in any case after {profile.max_hours:g} h."
     )
-    yield _cost(cloud, count)
+    if profile.host == "vm":
+        request = replace(request, cloud=replace(cloud, scheduler="here"))
+        yield (
+            f"its host lives on a VM of {cloud.scheduler_machine}, which a sweep with a --store in a bucket makes, and "
+            "which ends when there is nothing to do; its service account needs the roles Compute Instance Admin (v1), "
+            "Secret Manager Admin, Service Account User, and Storage Object Admin of the bucket."
+        )
+    yield _cost(cloud, count, host=profile.host == "vm")
+    if profile.host == "vm":
+        yield ""
+        yield json.dumps(example(request, vm.STATION), indent=2)
     yield ""
     yield json.dumps(example(request), indent=2)
     for fine, what in finished(_findings(request)):
         yield f"{'ok ' if fine else 'NO '} {what}"
 
 
-def example(request: JobRequest) -> dict[str, Any]:
-    """Return the request for a worker's VM, with the start-up script as lines."""
+def example(request: JobRequest, role: str = vm.WORKER) -> dict[str, Any]:
+    """Return the request for a VM, with the start-up script as lines."""
     cloud = request.cloud
     assert cloud is not None
-    order = vm.Order(
-        name="mce-1a2b3c4d-1", zone=cloud.zones[0], role=vm.WORKER, family=EXAMPLE, seconds=request.walltime
-    )
+    name = "mce-1a2b3c4d-1" if role == vm.WORKER else f"mce-1a2b3c4d-{role}"
+    order = vm.Order(name=name, zone=cloud.zones[0], role=role, family=EXAMPLE, seconds=request.walltime)
     made = vm.body(request, order)
     for item in made["metadata"]["items"]:
         if item["key"] == "startup-script":
@@ -75,12 +85,14 @@ def _devices(cloud: Cloud) -> str:
     return f", {has} {cloud.gpu or 'of its own'} GPU{'s' * (has != 1)}" if has else ""
 
 
-def _cost(cloud: Cloud, count: int) -> str:
+def _cost(cloud: Cloud, count: int, *, host: bool) -> str:
     if cloud.hourly is None:
         key = "spot_price" if cloud.spot else "price"
         return f"what it costs is not known; say {key}, of a VM for an hour, and max_cost"
-    head = 0.0 if cloud.scheduler == "here" else cloud.scheduler_price or 0.0
-    more = "" if cloud.scheduler == "here" else f" + {head:g} for {cloud.scheduler_machine} with the scheduler"
+    own = host or cloud.scheduler == "vm"
+    head = cloud.scheduler_price or 0.0 if own else 0.0
+    what = "host" if host else "scheduler"
+    more = f" + {head:g} for {cloud.scheduler_machine} with the {what}" if own else ""
     limit = f"; it ends at {cloud.max_cost:g}" if cloud.max_cost is not None else "; max_cost limits it"
     return f"an hour costs up to {count * cloud.hourly + head:.2f}: {count} VMs of {cloud.hourly:g}{more}{limit}"
 

@@ -9,8 +9,8 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -100,12 +100,15 @@ class VMWorkers(FleetWorkers):
         assert request.cloud is not None
         self.cloud = request.cloud
         self.bill = Bill()
+        if own := os.environ.get(vm.OWN):
+            # The VM that this host lives on is there for this cluster, and paid for.
+            self.bill.begin(own, request.cloud.scheduler_price)
         self._prefix = f"mce-{secrets.token_hex(4)}"
         self._family = vm.Family(
             cluster=self._prefix,
             profile=request.profile,
             host=folder.path.name,
-            machine=socket.gethostname(),
+            machine=vm.machine(),
             ends=time.monotonic() + request.max_hours * 3600.0,
         )
         logs = shared_folder(request, folder.path.name) / "logs"
