@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import random
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -538,6 +539,46 @@ def test_a_full_disk_here_loses_nothing(done: SweepStore, tmp_path: Path, monkey
     import time
 
     assert HostSigns.of(here, time.time()).state(0, time.time()) == "done"
+
+
+def test_what_is_shown_last_is_what_became_of_it(
+    done: SweepStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine: the heartbeat before the last is still being written when the sweep has ended."""
+    from mce_notebook.run.remote import errand
+    from mce_notebook.run.store_ledger import StoreLedger
+
+    here = declared(tmp_path, done)
+    here.add_intent("cancel", by="you")
+    on = here.latest().options["on"]  # type: ignore[union-attr]
+    shown: list[str] = []
+    real, begun = Mirror.show, threading.Event()
+
+    def show(mirror: Mirror, beat: Any, *, new: bool = True) -> None:
+        begun.set()
+        if beat["state"] == "starting":
+            time.sleep(0.5)
+        real(mirror, beat, new=new)
+        shown.append(beat["state"])
+
+    monkeypatch.setattr(Mirror, "show", show)
+    link: Any = DeadEnd(done)
+    link.up.clear()
+
+    async def run() -> str:
+        made = errand.Errand(StoreLedger(str(here.paths.folder.parent), "far"), on, link, lambda: None)
+        look = made._look
+
+        async def after_a_beat() -> Any:
+            await asyncio.to_thread(begun.wait, 30)
+            return await look()
+
+        monkeypatch.setattr(made, "_look", after_a_beat)
+        return await made.run()
+
+    assert asyncio.run(run()) == "cancelled"
+    assert shown[-1] == "cancelled"
+    assert HostSigns.of(here, time.time()).state(12, time.time()) == "cancelled"
 
 
 @pytest.fixture

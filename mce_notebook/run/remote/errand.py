@@ -318,7 +318,12 @@ class Errand:
         with contextlib.suppress(SweepError, OSError):
             async with self._showing:
                 if self._mirror.folder_id == self._mirror.sweep.id:
-                    await asyncio.to_thread(self._mirror.show, beat, new=not self._moved)
+                    showing = asyncio.ensure_future(asyncio.to_thread(self._mirror.show, beat, new=not self._moved))
+                    try:
+                        await asyncio.shield(showing)
+                    finally:
+                        # Given up, it goes on in its thread, and would overwrite what is shown next.
+                        await asyncio.wait([showing])
 
     def _tidy(self) -> None:
         try:
