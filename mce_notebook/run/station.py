@@ -237,7 +237,7 @@ class Station:
         alive = [host for host in list(self._hosts.values()) if host.process.alive()]
         states = [host.state() for host in alive]
         return {
-            "sweeps": sorted(list(self._asked)),
+            "sweeps": sorted(self._asked),
             "workers": sum(int(state.get("workers") or 0) for state in states),
             "messages": [str(state["message"]) for state in states if state.get("message")],
             "cost": sum(float(state.get("cost") or 0.0) for state in states),
