@@ -129,6 +129,24 @@ def test_what_google_said_is_told_though_the_bucket_is_out_of_reach(
     assert "iam-admin/quotas" in said
 
 
+def test_what_nobody_has_thought_of_is_told_to_who_waits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = store.create("recovery", 1)
+    ask(sweep, "away", sweep.add_intent("run", by="me", note=host_vm.STARTING).number, 1)
+    answers: list[dict[str, str]] = []
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'dask_cloudprovider'")
+
+    monkeypatch.setattr(host_vm, "table", missing)
+    monkeypatch.setattr(summoning, "_answer", answers.append)
+    assert not asyncio.run(summoning._run("away", shown(store.root), cache_folder()))
+    intent = sweep.latest_intent()
+    assert intent is not None
+    assert intent.refused
+    assert "No module named 'dask_cloudprovider'" in intent.note
+    assert [one["error"] for one in answers] == [intent.note]
+
+
 class Cleared:
     """Google, as far as it is asked to delete something."""
 

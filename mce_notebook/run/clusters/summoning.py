@@ -305,7 +305,21 @@ def _refuse(sweep: SweepStore, why: str) -> None:
         sweep.add_intent("run", by=vm.machine(), note=why, refused=True)
 
 
-async def _run(profile: str, address: str, logs: Path) -> None:
+async def _run(profile: str, address: str, logs: Path) -> bool:
+    """See to the VM; whether nothing happened that should not."""
+    try:
+        await _summon(profile, address, logs)
+    except Exception as error:
+        # Of a package that is missing, say: those who wait would wait for nothing.
+        log.exception("the VM of the host of %s", profile)
+        why = f"The VM of the host could not be asked for: {type(error).__name__}: {error}"
+        await asyncio.to_thread(refuse, Store(address), profile, why)
+        _answer({"error": why})
+        return False
+    return True
+
+
+async def _summon(profile: str, address: str, logs: Path) -> None:
     store = Store(address)
     try:
         found, said = host_vm.table(profile)
@@ -340,13 +354,9 @@ def main(arguments: Sequence[str]) -> None:
     if os.fork():
         # Nobody's child, for nobody to wait for; before there are threads.
         os._exit(0)
-    try:
-        with tempfile.TemporaryDirectory(prefix="mce-") as logs:
-            asyncio.run(_run(profile, address, Path(logs)))
-    except Exception as error:
-        log.exception("the VM of the host of %s", profile)
-        _answer({"error": f"The VM of the host could not be asked for: {type(error).__name__}: {error}"})
-        sys.exit(1)
+    with tempfile.TemporaryDirectory(prefix="mce-") as logs:
+        fine = asyncio.run(_run(profile, address, Path(logs)))
+    sys.exit(not fine)
 
 
 if __name__ == "__main__":
