@@ -1,6 +1,6 @@
 """What is said to clusters whose host lives on a VM: the same verbs, answered by Google and the store."""
 
-from mce_notebook.errors import HostError, OptionError, SweepError
+from mce_notebook.errors import HostError, OptionError, SweepError, UnknownSweep
 from mce_notebook.frontends.messages import table_text
 from mce_notebook.handle import RUNNING
 from mce_notebook.run.clusters import vm_hosts
@@ -76,19 +76,28 @@ def _nodes(profile: Profile, one: VMHost) -> str:
         table.append((str(row["job"]), str(row["state"]), workers, str(row["name"]), str(row["reason"])))
     cost = _cost(profile, one)
     said = [f"cost so far: {cost}"] if cost else []
-    return "\n".join([*said, table_text(table), *map(str, one.beacon.get("messages") or ())])
+    said.append(table_text(table))
+    return "\n".join([*said, *map(str, one.beacon.get("messages") or ()), *([one.trouble] if one.trouble else ())])
 
 
 def _runs(name: str, one: VMHost) -> bool:
     # A heartbeat may be older than the end of a sweep.
     try:
         return open_sweep(name, one.store).state in RUNNING
-    except SweepError:
+    except UnknownSweep:
         return False
+    except SweepError:
+        return True
 
 
 def _stop(profile: Profile, found: list[VMHost], sure: bool) -> str:
     sweeps = sorted({name for one in found for name in one.sweeps if _runs(name, one)})
+    hidden = [one for one in found if one.trouble]
+    if hidden and not sure:
+        raise OptionError(
+            f"Whether {profile.name} runs sweeps in {', '.join(one.store for one in hidden)} cannot be seen "
+            f"({hidden[0].trouble}); add --yes to stop it all the same. What is done is kept."
+        )
     if sweeps and not sure:
         raise OptionError(
             f"{profile.name} runs {', '.join(sweeps)}; add --yes to stop it. What is done is kept, and resume goes on."

@@ -4,13 +4,15 @@ It looks into the inbox of the store, has the host of this machine drive what is
 been nothing to do for a while. Whoever asked may be gone: requests and outcomes are in the store.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,11 @@ TELL_SECONDS = 10.0
 SILENCE = 2.5 * TELL_SECONDS
 # A sweep that a host was asked for shows among those it drives by then.
 SETTLE_SECONDS = 5.0
+# What a host that is there says: that it serves, or that it lets its sweeps end.
+HERE = ("serving", "ending")
 REPLY_SECONDS = 120.0
+# A host has so long to finish its blocks and to give its machines back; less than a VM has before Google ends it.
+STOP_SECONDS = 100.0
 # A machine has to be started, as a rule, before it can obey (seconds).
 PATIENCE = 1800.0
 
@@ -144,7 +150,6 @@ class Station:
         self._asked: dict[str, _Asked] = {}
         self._hosts: dict[str, HostHandle] = {}
         self._leaving = threading.Event()
-        self._told = -TELL_SECONDS
 
     def run(self) -> None:
         """Serve until idle, or told to leave by SIGTERM or SIGINT; hosts then finish their blocks, requests stay.
@@ -158,17 +163,21 @@ class Station:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._leaving.set())
         self._say(f"Serving {self.profile} in {shown(self.store.root)}.")
-        busy = time.monotonic()
         try:
-            while not self._leaving.is_set():
-                if self._look():
-                    busy = time.monotonic()
-                elif time.monotonic() - busy > self.idle:
-                    self._say(f"Nothing to do for {self.idle:g} s: leaving.")
-                    break
-                self._leaving.wait(LOOK_SECONDS)
+            with self._telling("serving"):
+                self._serve()
         finally:
             self._end()
+
+    def _serve(self) -> None:
+        busy = time.monotonic()
+        while not self._leaving.is_set():
+            if self._look():
+                busy = time.monotonic()
+            elif time.monotonic() - busy > self.idle:
+                self._say(f"Nothing to do for {self.idle:g} s: leaving.")
+                break
+            self._leaving.wait(LOOK_SECONDS)
 
     def leave(self) -> None:
         """End soon, as on SIGTERM."""
@@ -186,8 +195,8 @@ class Station:
         if self._vm and first.get("vm") and time.time() - float(first.get("time") or 0.0) > SILENCE:
             # Of a VM before this one, which is made only once that is gone.
             end = 0.0
-        while (other := told(self.store, self.profile)).get("state") == "serving" and time.monotonic() < end:
-            if other != first:
+        while (other := told(self.store, self.profile)).get("state") in HERE and time.monotonic() < end:
+            if other != first and other["state"] == "serving":
                 raise HostError(
                     f"{other.get('host')} (pid {other.get('pid')}) serves {self.profile!r} in "
                     f"{shown(self.store.root)} already; stop it first, or use a profile of another name."
@@ -197,15 +206,35 @@ class Station:
         self._beat("serving")
 
     def _beat(self, state: str) -> None:
-        if state == "serving" and time.monotonic() - self._told < TELL_SECONDS:
-            return
         who = {"host": socket.gethostname(), "pid": os.getpid(), **({"vm": self._vm} if self._vm else {})}
         tell(self.store, self.profile, {"state": state, **who, **self._driven()})
-        self._told = time.monotonic()
+
+    @contextlib.contextmanager
+    def _telling(self, state: str) -> Iterator[None]:
+        """Have a heartbeat meanwhile, whatever takes long: who is silent counts as dead, and its VM is replaced."""
+        over = threading.Event()
+
+        def tell_on() -> None:
+            while True:
+                try:
+                    self._beat(state)
+                except StoreError as error:
+                    log.warning("%s", error)
+                if over.wait(TELL_SECONDS):
+                    return
+
+        telling = threading.Thread(target=tell_on, name="mce-heartbeat", daemon=True)
+        telling.start()
+        try:
+            yield
+        finally:
+            over.set()
+            telling.join()
 
     def _driven(self) -> dict[str, object]:
         """Return what is to be told of the hosts here: sweeps, slots, jobs, cost."""
-        alive = [host for host in self._hosts.values() if host.alive()]
+        # Children are reaped by the thread that starts them.
+        alive = [host for host in list(self._hosts.values()) if host.process.alive()]
         states = [host.state() for host in alive]
         return {
             "sweeps": sorted(self._asked),
@@ -219,7 +248,6 @@ class Station:
     def _look(self) -> bool:
         """See to everything that is wanted; whether there was anything."""
         try:
-            self._beat("serving")
             listed = waiting(self.store, self.profile)
             newest = {wanted.name: wanted for wanted in listed}
             for wanted in listed:
@@ -278,9 +306,7 @@ class Station:
         if not bundle.trusted(code):
             if not self._trust:
                 raise UntrustedCode(
-                    f"the code of {sweep.name} was not signed by the user of this machine. Copy "
-                    f"{config_folder() / 'signing.key'} from where the cell was run, if that was you, or start "
-                    "`mce host` with --trust to run code of everybody who can write to the bucket."
+                    f"the code of {sweep.name} was not signed by the user of this machine. {self._advice()}"
                 )
             signing.trust(code)
         host = ensure_host(Options.from_json(declaration.options))
@@ -293,15 +319,30 @@ class Station:
         self._say(f"{wanted.name}: {reply.get('state')}")
         self._asked[wanted.name] = _Asked(wanted, host, time.monotonic())
 
+    def _advice(self) -> str:
+        """Return what to do about code that somebody else has signed."""
+        if self._vm:
+            return (
+                "Its VM has the signing.key of the machine whose cell made it. If that was you, use one key on both "
+                f"(~/.config/mce_notebook/signing.key), or say `mce clusters stop {self.profile}`, so that the next "
+                "VM is made from where you run the cell; if not, use a profile of another name."
+            )
+        return (
+            f"Copy {config_folder() / 'signing.key'} from where the cell was run, if that was you, or start "
+            "`mce host` with --trust to run code of everybody who can write to the bucket."
+        )
+
     def _settled(self, wanted: Wanted) -> None:
         self._asked.pop(wanted.name, None)
         done(self.store, self.profile, wanted)
         self._say(f"{wanted.name}: nothing left to do")
 
     def _end(self) -> None:
-        for host in self._hosts.values():
-            if host.alive():
-                stop_host(host)
+        alive = [host for host in self._hosts.values() if host.alive()]
+        if alive:
+            with self._telling("ending"), ThreadPoolExecutor(len(alive)) as threads:
+                # All at once: there may not be the time for one after the other.
+                list(threads.map(lambda host: stop_host(host, STOP_SECONDS), alive))
         try:
             self._beat("ended")
         except StoreError as error:

@@ -58,6 +58,8 @@ def beacon(state: str = "serving", vm: str = "7", age: float = 5.0) -> dict[str,
         (beacon(), [there()], SERVING),
         (beacon(), [there(age=1e6)], SERVING),
         (beacon("ended"), [there()], LEAVING),
+        (beacon("ending"), [there()], LEAVING),
+        (beacon("ended", age=600), [there()], USELESS),
         (beacon(age=40), [there()], LEAVING),
         (beacon(age=90), [there()], USELESS),
         # Google deletes it, or it has stopped without being deleted.

@@ -308,6 +308,77 @@ def test_a_host_that_fell_silent_is_replaced(store: Store, monkeypatch: pytest.M
     assert told(store, "away")["state"] == "ended"
 
 
+class Busy:
+    """A host of this machine, as far as a heartbeat tells of it."""
+
+    @property
+    def process(self) -> "Busy":
+        return self
+
+    def alive(self) -> bool:
+        return True
+
+    def state(self) -> dict[str, object]:
+        return {"workers": 3}
+
+    @property
+    def folder(self) -> "Busy":
+        return self
+
+    @property
+    def path(self) -> Path:
+        return Path("/nowhere")
+
+
+def test_a_host_has_a_heartbeat_while_it_is_busy_and_while_its_sweeps_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(station, "TELL_SECONDS", 0.05)
+    seen: list[tuple[str, int]] = []
+
+    def busy(*_: object) -> list[Wanted]:
+        # As when a large sweep is brought here first, and when blocks are finished.
+        first, end = told(store, "away"), time.monotonic() + 30
+        while told(store, "away") == first and time.monotonic() < end:
+            time.sleep(0.01)
+        later = told(store, "away")
+        seen.append((str(later["state"]), int(later["workers"])) if later != first else ("silent", 0))
+        return []
+
+    monkeypatch.setattr(station, "waiting", busy)
+    monkeypatch.setattr(station, "stop_host", lambda *_: busy())
+    made = Station("away", shown(store.root), idle=0.0)
+    made._hosts["one"] = made._hosts["two"] = Busy()  # type: ignore[assignment]
+    run_station(made)
+    assert ("serving", 6) in seen
+    assert ("ending", 6) in seen
+    assert ("silent", 0) not in seen
+    assert told(store, "away")["state"] == "ended"
+
+
+def test_one_that_lets_its_sweeps_end_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(station, "SILENCE", 30.0)
+    tell(store, "away", {"state": "ending", "host": "other", "pid": 1})
+    states = iter(["ending", "ending", "ending", "ended"])
+    monkeypatch.setattr(station, "told", lambda *_: {"state": next(states), "time": 0})
+    run_station(Station("away", shown(store.root), idle=0.0))
+    assert next(states, None) is None
+
+
+def test_on_a_vm_of_ours_code_of_others_is_refused_with_what_to_do(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = mce.sweep(square, n=[1, 2], on="away", store=shown(store.root))
+    (config_folder() / "signing.key").write_bytes(os.urandom(32))
+    monkeypatch.setattr(station, "LOOK_SECONDS", 0.01)
+    run_station(Station("away", shown(store.root), idle=0.05, vm="7"))
+    # Nobody can copy anything to a folder of that VM, nor start `mce host` there.
+    assert "`mce clusters stop away`" in run.progress.message
+    assert "--trust" not in run.progress.message
+
+
 def test_a_bucket_out_of_reach_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(station, "LOOK_SECONDS", 0.01)
     fails = iter([True, True])

@@ -74,6 +74,10 @@ class Console:
             with (self._logs / f"{name}.log").open("a", encoding="utf-8") as file:
                 file.write(text)
 
+    def forget(self, job: str) -> None:
+        """Take what comes from now on for that of another VM of the same name."""
+        self._all.pop(job, None)
+
     def end(self, job: str) -> str:
         """Return how the guest of a VM ended, as it says itself; empty while it has not."""
         text = self._text(job)

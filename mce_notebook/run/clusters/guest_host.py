@@ -21,6 +21,7 @@ from mce_notebook.errors import CloudError, SweepError
 from mce_notebook.run.client import hosts
 from mce_notebook.run.clusters import orphans, vm
 from mce_notebook.run.clusters.compute import Google
+from mce_notebook.run.clusters.host_vm import ALIVE
 from mce_notebook.run.station import Station
 from mce_notebook.store.requests import waiting
 
@@ -45,7 +46,11 @@ def serve(config: Mapping[str, Any], keys: Mapping[str, str], number: str) -> No
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
     _settle(config, keys)
-    asyncio.run(_clear(config))
+    try:
+        asyncio.run(_clear(config))
+    except CloudError as error:
+        _say(f"{vm.REFUSED}the secret that this VM was told by cannot be deleted: {error}")
+        sys.exit(3)
     threading.Thread(target=_follow, daemon=True).start()
     try:
         _serve(config, number)
@@ -102,12 +107,22 @@ async def _clear(config: Mapping[str, Any]) -> None:
     """Delete this VM's secret, before there are workers that could read it: they may have the same service account.
 
     And what the hosts of a VM before this one have left, which has the name of this one and no host.
+
+    Raises
+    ------
+    CloudError
+        If the secret may still be there.
     """
-    project = config["project"]
+    project, name = config["project"], config["name"]
+    google = await asyncio.to_thread(Google)
+    await orphans.delete(google, project, [("", config["drop"])])
     try:
-        google = await asyncio.to_thread(Google)
-        left = await orphans.found(google, project, {vm.MACHINE: config["name"]})
-        await orphans.delete(google, project, [("", config["drop"]), *((one.zone, one.name) for one in left)])
+        same = await orphans.instances(google, project, {vm.CLUSTER: name, vm.ROLE: vm.STATION})
+        if sum(one.status in ALIVE for one in same) > 1:
+            # In two zones at once: what is there may be the other's, which serves.
+            return
+        left = await orphans.found(google, project, {vm.MACHINE: name})
+        await orphans.delete(google, project, [(one.zone, one.name) for one in left])
     except CloudError as error:
         log.warning("secrets may be left until they end by themselves: %s", error)
 

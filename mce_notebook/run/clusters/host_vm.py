@@ -31,6 +31,8 @@ from mce_notebook.store.requests import told
 BOOT_SECONDS = 900.0
 # A heartbeat of this age is one of a host that lives; a VM whose host is silent for longer than the second is given up.
 FRESH_SECONDS, DEAD_SECONDS = 25.0, 60.0
+# A VM whose host said so long ago that it has ended, and that is still there, will not go by itself (seconds).
+GONE_SECONDS = 300.0
 # https://cloud.google.com/compute/docs/instances/instance-lifecycle: a VM that is there, or will be.
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 LOG = "summoning.log"
@@ -98,7 +100,7 @@ def judge(beacon: Mapping[str, Any], vms: Sequence[There], now: float) -> tuple[
             # It has not served yet.
             return (COMING if now - one.born < BOOT_SECONDS else USELESS), one
         if not serving:
-            return LEAVING, one
+            return (LEAVING if age < GONE_SECONDS else USELESS), one
         if age < FRESH_SECONDS:
             return SERVING, one
         return (LEAVING if age < DEAD_SECONDS else USELESS), one

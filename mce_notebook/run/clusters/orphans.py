@@ -69,7 +69,6 @@ class VMReaper:
     def __init__(self, profile: Profile):
         assert profile.cloud is not None
         self._cloud = profile.cloud
-        self._profile = profile.name
         self._labels = {vm.USER: vm.label(vm.user()), vm.PROFILE: vm.label(profile.name)}
 
     async def find(self) -> list[Orphan]:
@@ -103,7 +102,8 @@ class VMReaper:
         """Whether the host on a VM lives, or is coming up."""
         address = str((one.config or {}).get("store", ""))
         try:
-            beacon = told(Store(address), self._profile) if address else {}
+            # Two profiles may have the same label, in small letters and cut off.
+            beacon = told(Store(address), str((one.config or {}).get("profile", ""))) if address else {}
         except StoreError:
             # As long as nobody knows, it does.
             return one.status in host_vm.ALIVE

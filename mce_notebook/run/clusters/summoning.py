@@ -56,9 +56,11 @@ class Summons:
     address : str
         Of the store.
     google : Google
+    logs : Path
+        Folder for what consoles say.
     """
 
-    def __init__(self, profile: Profile, said: dict[str, Any], address: str, google: Google):
+    def __init__(self, profile: Profile, said: dict[str, Any], address: str, google: Google, logs: Path):
         assert profile.cloud is not None
         self.cloud = profile.cloud
         self.store = Store(address)
@@ -69,8 +71,9 @@ class Summons:
         self._google = google
         self._request = resolve(profile)
         self._beacon: Mapping[str, Any] = {}
-        self._logs = tempfile.TemporaryDirectory(prefix="mce-")
-        self._console = Console(google, self.cloud.project, Path(self._logs.name))
+        # Google's number of the VM whose console was read last.
+        self._number = ""
+        self._console = Console(google, self.cloud.project, logs)
 
     async def answer(self, patience: Callable[[], None]) -> bool:
         """Have a VM; whether a host serves already, so that there is nothing to watch.
@@ -98,6 +101,8 @@ class Summons:
             if verdict == COMING:
                 return False
             if verdict == NOTHING:
+                if await self._changes(patience):
+                    return True
                 if await self._make():
                     return False
             else:
@@ -110,17 +115,34 @@ class Summons:
             f"The VM {self.name} is being deleted and has not gone for {LEAVE_SECONDS:g} s; run the cell again later."
         )
 
+    async def _changes(self, patience: Callable[[], None]) -> bool:
+        """Whether a machine of the user's serves though its clock is wrong: its heartbeat changes."""
+        first = self._beacon
+        if first.get("state") != "serving" or first.get("vm"):
+            return False
+        patience()
+        end = time.monotonic() + host_vm.FRESH_SECONDS
+        while time.monotonic() < end:
+            await asyncio.sleep(LOOK_SECONDS)
+            if (now := await asyncio.to_thread(told, self.store, self._profile.name)) != first:
+                log.info("%s is served, by a machine with another time", self._profile.name)
+                return now.get("state") == "serving"
+        return False
+
     async def watch(self) -> str:
         """Wait until a host serves; return why none will, empty if one does."""
         end = time.monotonic() + host_vm.BOOT_SECONDS
         last: There | None = None
+        blind = False
         while time.monotonic() < end:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 verdict, one = await self._judged()
             except (CloudError, StoreError) as error:
                 log.info("%s", error)
+                blind = True
                 continue
+            blind = False
             last = one or last
             if verdict == SERVING or (last is not None and self._beacon.get("vm") == last.number):
                 # It may have been so quick that it has ended already.
@@ -129,6 +151,9 @@ class Summons:
                 await self._delete(one)
             if verdict in (NOTHING, USELESS):
                 return self._ended(last)
+        if blind:
+            # It may serve all the same; who cannot see that has nothing to delete.
+            return ""
         await self._delete(last)
         return (
             f"The VM of the host, {self.name}, does not serve after {host_vm.BOOT_SECONDS:g} s and is deleted. "
@@ -153,6 +178,10 @@ class Summons:
         vms = await instances(self._google, self.cloud.project, {vm.CLUSTER: self.name, vm.ROLE: vm.STATION})
         self._beacon = await asyncio.to_thread(told, self.store, self._profile.name)
         verdict, one = host_vm.judge(self._beacon, vms, self._google.now())
+        if one is not None and one.number != self._number:
+            # Consoles go by the name, and this one has said nothing of what one before it has.
+            self._console.forget(one.job)
+            self._number = one.number
         if verdict == COMING and one is not None and one.status == "RUNNING":
             await self._console.read([one.job])
             if self._console.end(one.job):
@@ -243,11 +272,31 @@ class Summons:
 
 
 def refuse(store: Store, profile: str, why: str) -> None:
-    """Tell the sweeps that wait for the host of a profile why none comes; their requests stay, for one that does."""
-    for name in {wanted.name for wanted in waiting(store, profile)}:
+    """Tell the sweeps that wait for the host of a profile why none comes; their requests stay, for one that does.
+
+    Where one is heard of nevertheless, there is nothing to be told: it was only not seen by us.
+    """
+    try:
+        if _heard(store, profile):
+            return
+        names = {wanted.name for wanted in waiting(store, profile)}
+    except StoreError as error:
+        log.warning("nobody could be told: %s", error)
+        return
+    for name in names:
         # One that was removed meanwhile has nobody to be told.
         with contextlib.suppress(SweepError):
             _refuse(store.sweep(name), why)
+
+
+def _heard(store: Store, profile: str) -> bool:
+    """Whether a host lives that serves: its heartbeat is not just there, but changes."""
+    first = told(store, profile)
+    while host_vm.seen(store, profile):
+        if told(store, profile) != first:
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _refuse(sweep: SweepStore, why: str) -> None:
@@ -256,23 +305,37 @@ def _refuse(sweep: SweepStore, why: str) -> None:
         sweep.add_intent("run", by=vm.machine(), note=why, refused=True)
 
 
-async def _run(profile: str, address: str) -> None:
+async def _run(profile: str, address: str, logs: Path) -> bool:
+    """See to the VM; whether nothing happened that should not."""
+    try:
+        await _summon(profile, address, logs)
+    except Exception as error:
+        # Of a package that is missing, say: those who wait would wait for nothing.
+        log.exception("the VM of the host of %s", profile)
+        why = f"The VM of the host could not be asked for: {type(error).__name__}: {error}"
+        await asyncio.to_thread(refuse, Store(address), profile, why)
+        _answer({"error": why})
+        return False
+    return True
+
+
+async def _summon(profile: str, address: str, logs: Path) -> None:
     store = Store(address)
     try:
         found, said = host_vm.table(profile)
         assert found.cloud is not None
         google = await asyncio.to_thread(Google, found.cloud.credentials)
-        summons = Summons(found, said, address, google)
+        summons = Summons(found, said, address, google, logs)
         served = await summons.answer(lambda: _answer({"vm": summons.name}))
     except SweepError as error:
         log.warning("%s", error)
-        refuse(store, profile, str(error))
+        await asyncio.to_thread(refuse, store, profile, str(error))
         _answer({"error": str(error)})
         return
     _answer({"vm": summons.name})
     if not served and (why := await summons.watch()):
         log.warning("%s", why)
-        refuse(store, profile, why)
+        await asyncio.to_thread(refuse, store, profile, why)
 
 
 def _answer(said: dict[str, str]) -> None:
@@ -291,12 +354,9 @@ def main(arguments: Sequence[str]) -> None:
     if os.fork():
         # Nobody's child, for nobody to wait for; before there are threads.
         os._exit(0)
-    try:
-        asyncio.run(_run(profile, address))
-    except Exception as error:
-        log.exception("the VM of the host of %s", profile)
-        _answer({"error": f"The VM of the host could not be asked for: {type(error).__name__}: {error}"})
-        sys.exit(1)
+    with tempfile.TemporaryDirectory(prefix="mce-") as logs:
+        fine = asyncio.run(_run(profile, address, Path(logs)))
+    sys.exit(not fine)
 
 
 if __name__ == "__main__":

@@ -39,11 +39,14 @@ class VMHost:
         One of WORDS.
     beacon : mapping
         What it said last: sweeps, slots, nodes, cost.
+    trouble : str
+        Why that cannot be read; empty where it can.
     """
 
     there: There
     state: str
     beacon: Mapping[str, Any]
+    trouble: str = ""
 
     @property
     def store(self) -> str:
@@ -84,7 +87,16 @@ async def _asked(profile: Profile) -> list[VMHost]:
 async def _found(profile: Profile) -> tuple[Google, list[There]]:
     assert profile.cloud is not None
     google = await asyncio.to_thread(Google, profile.cloud.credentials)
-    return google, await orphans.instances(google, profile.cloud.project, {**mine(profile), vm.ROLE: vm.STATION})
+    there = await orphans.instances(google, profile.cloud.project, {**mine(profile), vm.ROLE: vm.STATION})
+    return google, [one for one in there if _is_of(profile, one)]
+
+
+def _is_of(profile: Profile, one: There) -> bool:
+    """Whether a VM is what it says: labels have small letters and 63 of them, so those of two profiles may be one."""
+    said = one.config or {}
+    assert profile.cloud is not None
+    own = (said.get("profile"), said.get("user")) == (profile.name, vm.user())
+    return own and one.name == host_vm.name_of(profile.cloud, profile.name, str(said.get("store", "")))
 
 
 def mine(profile: Profile) -> dict[str, str]:
@@ -93,9 +105,10 @@ def mine(profile: Profile) -> dict[str, str]:
 
 
 def _heard(profile: str, one: There, now: float) -> VMHost:
-    beacon: Mapping[str, Any] = {}
-    with contextlib.suppress(StoreError):
+    try:
         beacon = told(Store(str((one.config or {}).get("store", ""))), profile)
+    except StoreError as error:
+        return VMHost(one, f"{one.status.lower()}, more is not known", {}, str(error))
     verdict, _ = host_vm.judge(beacon, [one], now)
     own = beacon.get("vm") == one.number
     return VMHost(one, WORDS[verdict], beacon if own else {})
