@@ -114,10 +114,13 @@ class Visits:
         self.home = np.full(size, -1, dtype=np.int32)
         self.named: list[Hashable] = []
         self.slots: dict[Hashable, int] = {}
-        self.repeats = 0
+        # Seconds that setups taken over have cost, or will.
+        self.repeated = 0.0
         # Blocks that begin with all the setups around a point, by their first point, and what these took lately.
         self.arrivals: set[int] = set()
         self.chain = 0.0
+        # What the innermost setup alone took lately, where there are others around it.
+        self.innermost = 0.0
         self.turn = 0
         self.declined: tuple[object, ...] = ()
 
@@ -356,15 +359,14 @@ class Visits:
             for slot in list(self.stays):
                 self._leave(self.stays.pop(slot), slot)
             stay = self._from_queues(ask)
-        self.repeats += stay is not None
         return stay
 
     def _from_queues(self, ask: Ask) -> _Stay | None:
         for queue in self.queues.values():
             while queue:
                 waiting = queue[-1]
-                work = int(self.rest[waiting.start : waiting.stop].sum())
-                if work and not self._pays(work, 1, ask):
+                work = self._work(waiting.start, waiting.stop, ask)
+                if work and not self._pays(work, self._again(waiting.start, waiting.stop, ask), 1, ask):
                     break
                 queue.pop()
                 stay = self._arrive(ask.slot, _Stay(waiting.start, waiting.stop, waiting.start))
@@ -379,12 +381,16 @@ class Visits:
         for other in self.stays.values():
             users[other.at] = users.get(other.at, 0) + 1
         for other in self.stays.values():
-            work = int(self.rest[other.at : other.stop].sum())
-            several = work > int(self.rest[other.at])
+            several = self.rest[other.at + 1 : other.stop].any()
             count = 1 if several else users[other.at]
+            work = self._work(other.at, other.stop, ask)
             best = max(best, (work / count, count, other), key=lambda found: found[0])
         work_each, count, stay = best
-        if stay is None or not self._pays(work_each * count, count, ask):
+        if stay is None:
+            return None
+        ahead = self._next(stay.at + 1, stay.stop)
+        again = self._again(ahead if ahead < stay.stop else stay.at, stay.stop, ask)
+        if not self._pays(work_each * count, again, count, ask):
             return None
         return self._arrive(ask.slot, self._half(stay))
 
@@ -405,18 +411,30 @@ class Visits:
         """Return the last place below `stop` with something left."""
         return low + int(np.flatnonzero(self.rest[low:stop])[-1])
 
-    def _pays(self, work: float, users: int, ask: Ask) -> bool:
-        """Whether a second setup is won back: by time, and within what all repeated setups may cost."""
-        if ask.alone:
-            return True
-        if ask.seconds is None or ask.setup is None:
-            return False
-        setup = max(ask.setup, self.chain)
-        if work * ask.seconds <= max(SHORT, GAIN * users * setup):
-            return False
-        # With fewer prefixes than slots, some slots would have nothing to do from the start.
-        within = (self.repeats + 1) * setup <= SETUP_SHARE * self.listed * ask.seconds
-        return within or len(self.edges) - 1 < ask.workers
+    def _work(self, start: int, stop: int, ask: Ask) -> float:
+        """Return the seconds that what is left of some prefixes takes, with the setups that nobody has made yet."""
+        rest = self.rest[start:stop]
+        fresh = np.count_nonzero((rest > 0) & (rest == self.totals[start:stop])) if self.innermost else 0
+        return float(rest.sum()) * (ask.seconds or SHORT) + fresh * self.innermost
+
+    def _again(self, start: int, stop: int, ask: Ask) -> float:
+        """Return the seconds of the setups of some prefixes that would be made once more by another slot."""
+        rest = self.rest[start:stop]
+        begun = np.count_nonzero((rest > 0) & (rest < self.totals[start:stop]))
+        setup = max(ask.setup or 0.0, self.chain)
+        return max(0.0, setup - self.innermost) + begun * self.innermost
+
+    def _pays(self, work: float, again: float, users: int, ask: Ask) -> bool:
+        """Whether setups made again are won back: by time, and within what all that may cost."""
+        if not ask.alone:
+            if ask.seconds is None or ask.setup is None or work <= max(SHORT, GAIN * users * again):
+                return False
+            # With fewer prefixes than slots, some slots would have nothing to do from the start.
+            needed = self.listed * ask.seconds + len(self.rest) * self.innermost
+            if self.repeated + again > SETUP_SHARE * needed and len(self.edges) - 1 >= ask.workers:
+                return False
+        self.repeated += again
+        return True
 
     def measured(self, block: Block, setup: float) -> None:
         """Note how long the setups of a block took; those around its points from the outermost in are told apart."""
@@ -424,6 +442,9 @@ class Visits:
             self.arrivals.remove(block.ranges[0][0])
             if setup > 0:
                 self.chain = 0.5 * self.chain + 0.5 * setup if self.chain else setup
+        elif setup > 0 and len(self.parts[0].levels) > 1:
+            each = setup / self.prefixes_of(block)
+            self.innermost = 0.5 * self.innermost + 0.5 * each if self.innermost else each
 
     # Points and slots that come and go
 

@@ -233,6 +233,25 @@ def test_setups_inside_one_another_of_plain_loops_are_hardly_repeated(count: int
     assert (made[0] - 12) * 1.0 + (made[1] - 96) * 0.05 <= 0.1 * points.size * 0.02
 
 
+@pytest.mark.parametrize(
+    ("axes", "cost"),
+    [
+        ((plain("a", 2), table([12, 9, 14, 7, 11, 10]), plain("b", 2)), [0.5, 3.0]),
+        ((plain("a", 5), table([7, 7, 7, 7]), plain("b", 3)), [0.001, 2.0]),
+    ],
+)
+def test_inner_setups_that_take_longest_keep_all_slots_busy(axes: tuple[Axis, ...], cost: list[float]) -> None:
+    """What is to do are setups as well as points: with two outer prefixes, six slots of eight did nothing."""
+    points, count = design(*axes), 8
+    setups: list[tuple[int, tuple[str, ...]]] = [(1, ()), (1, ("n", "nk"))]
+    slots = Slots(points, setups, cost, 0.002)
+    took = slots.run(Plan(points, setups=setups, workers=count), count)
+    made = [sum(level == at for _, level, _ in slots.made) for at in (0, 1)]
+    needed = sum(len(set(keys(points, level))) * one for level, one in zip(setups, cost, strict=True))
+    assert took <= 1.5 * (needed + points.size * 0.002) / count + 2 * sum(cost)
+    assert made[1] <= 1.1 * len(set(keys(points, setups[1])))
+
+
 def begun(points: Grid, setups: list[tuple[int, tuple[str, ...]]], **speed: Any) -> list[tuple[Any, ...]]:
     """The prefixes of blocks as one slot takes them."""
     plan, prefix = Plan(points, setups=setups), keys(points, setups[-1])

@@ -9,7 +9,7 @@ only where those before it hold, as in the loop. With the last answer the bitmap
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,7 @@ class Guarding:
                 said = kept[question.wanted]
         mask = joined(self._grid.parts, masks)
         write_mask(self._sweep, self.key, mask)
+        answer_smaller(self._sweep, self.key, self._grid, mask)
         self._dirty = False
         log.info("%s: the guards keep %d of %d points", self._sweep.name, np.count_nonzero(mask), mask.size)
         return None
@@ -239,12 +240,12 @@ def inherited(
     if len(grid.parts) > 1:
         return {}
     (part,) = grid.parts
+    asked = _all_questions(questions(part, always[0]))
+    answers = _drafted(sweep, declaration, asked)
     found, kept = _said_before(sweep, declaration)
     if not found.any():
-        return {}
+        return answers
     most = grid.candidates()
-    asked = _all_questions(questions(part, always[0]))
-    answers: dict[Place, list[Mask]] = {}
     for question in asked:
         others = tuple(at for at, axis in enumerate(part.axes) if not set(axis.names) & set(question.guard.names))
         yes = kept.reshape(part.shape).any(axis=others).reshape(-1)
@@ -252,8 +253,45 @@ def inherited(
         if len(asked) == 1:
             left_out = found & ~kept if most is None else found & ~kept & most
             no = left_out.reshape(part.shape).any(axis=others).reshape(-1)
-        answers[0, question.number] = [yes | no, yes]
+        known, said = answers.get((0, question.number), [yes, yes])
+        answers[0, question.number] = [known | yes | no, said | yes]
     return answers
+
+
+def _drafted(sweep: "SweepStore", declaration: "Declaration", asked: Sequence[Question]) -> dict[Place, list[Mask]]:
+    """Return what the same guards said for earlier declarations that this one took over from before all was known."""
+    answers: dict[Place, list[Mask]] = {}
+    for earlier in _unanswered(sweep, declaration.deferred):
+        pieces = read_draft(sweep, earlier.deferred)
+        for question in asked:
+            if (0, question.number, 0) not in pieces:
+                continue
+            grid = asked_grid(question.part, question.guard)
+            places = grid.positions(asked_grid(earlier.grid.parts[0], question.guard))
+            known, said = answers.setdefault((0, question.number), [np.zeros(grid.size, np.bool_) for _ in range(2)])
+            here = (places >= 0) & pieces[0, question.number, 0]
+            known[places[here]] = True
+            said[places[here]] = pieces[0, question.number, 1][here]
+    return answers
+
+
+def answer_smaller(sweep: "SweepStore", key: str, grid: Grid, mask: Mask) -> None:
+    """Store what the same guards keep of earlier declarations, of which this grid has every point.
+
+    No host evaluates those any more, and whoever declared them waits to know which points they have.
+    """
+    for earlier in _unanswered(sweep, key) if len(grid.parts) == 1 else ():
+        places = grid.positions(earlier.grid)
+        if (places >= 0).all():
+            write_mask(sweep, earlier.deferred, mask[places])
+
+
+def _unanswered(sweep: "SweepStore", key: str) -> "Iterator[Declaration]":
+    """Yield other declarations of the guards of a key of which it is not known yet what they keep."""
+    for number in sweep.numbers():
+        earlier = sweep.declaration(number)
+        if earlier.deferred not in ("", key) and same_guards(key, earlier.deferred) and len(earlier.grid.parts) == 1:
+            yield earlier
 
 
 def _said_before(sweep: "SweepStore", declaration: "Declaration") -> tuple[Mask, Mask]:

@@ -175,6 +175,45 @@ def test_a_larger_grid_is_asked_only_about_what_is_new(sweep: SweepStore) -> Non
     assert asked(other, "f" * 16 + "4" * 16) == 8 * 20
 
 
+def test_what_a_larger_grid_took_over_is_not_asked_again_and_then_answered_for_the_smaller_too(
+    sweep: SweepStore,
+) -> None:
+    def guard(n: int, m: int) -> bool:
+        return (n * m) % 3 == 1
+
+    one = grid(n=range(100), m=range(200), k=[1]).where("n > 1").where(guard)
+    first = declared(sweep, one)
+    slots = Slots(one)
+    here = Guarding(sweep, first, pytest.fail)
+    work = here.assignment(task_of(sweep), Options(), [])
+    assert work is not None
+    here.take(slots.compute(work, 2))
+    here.keep()
+    more = one.extended(n=range(100, 110), k=[2])
+    declared(sweep, more, KEY[:16] + "1" * 16)
+    again = Slots(more)
+    expected = Grid(more.parts).mask()
+    assert expected is not None
+    assert evaluated(sweep, more, again, iter(()), KEY[:16] + "1" * 16).tolist() == expected.tolist()
+    assert 0 < slots.asked < 98 * 200
+    assert slots.asked + again.asked == 108 * 200
+    # Whoever declared the first one knows its points now.
+    mask = sweep.declaration(first.number).grid.mask()
+    expected = Grid(one.parts).mask()
+    assert mask is not None
+    assert expected is not None
+    assert mask.tolist() == expected.tolist()
+    assert read_draft(sweep, KEY) == {}
+
+
+def test_a_grid_that_lacks_points_of_an_earlier_one_leaves_that_unanswered(sweep: SweepStore) -> None:
+    first = declared(sweep, grid(n=range(10)).where(lambda n: n % 2))
+    other = grid(n=range(5, 20)).where(lambda n: n % 2)
+    declared(sweep, other, KEY[:16] + "1" * 16)
+    evaluated(sweep, other, Slots(other), iter(()), KEY[:16] + "1" * 16)
+    assert sweep.declaration(first.number).deferred == KEY
+
+
 def test_two_slow_guards_inherit_what_both_said_yes_to(sweep: SweepStore) -> None:
     one = grid(n=range(10), m=range(10)).where(lambda n, m: n != m).where(lambda n: n % 2)
     slots = Slots(one)
