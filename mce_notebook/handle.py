@@ -153,9 +153,10 @@ class Sweep:
                 f"`{self.name}` is {progress.state}, and {progress.message}. `{self.name}.resume()` goes on."
             )
         if progress.state in ("cancelled", "paused", "stopped", "interrupted") and progress.pending:
+            goes_on = "" if progress.superseded else f" `{self.name}.resume()` goes on;"
             raise SweepStopped(
                 f"`{self.name}` is {progress.state} with {progress.pending:,} of {progress.total:,} points not computed"
-                f"{': ' + progress.message.rstrip('.') if progress.message else ''}. `{self.name}.resume()` goes on; "
+                f"{': ' + progress.message.rstrip('.') if progress.message else ''}.{goes_on} "
                 f"`{self.name}.dataset` is what is known so far."
             )
         if progress.stale and not stale:

@@ -142,6 +142,11 @@ class Snapshot:
                 status[running[status[running] == Status.PENDING]] = Status.RUNNING
             return status
 
+    @property
+    def superseded(self) -> bool:
+        """Whether there is a later declaration than the one shown."""
+        return max(self._sweep.numbers(), default=0) > self.declaration.number
+
     def left(self, counts: Mapping[Status, int] | None = None) -> int:
         """Count the points still to be computed, those asked for again included; `counts` saves counting again."""
         with self._lock:

@@ -103,6 +103,8 @@ class Progress:
     guard : str
         While it is not known yet which points there are, because a slow guard is evaluated by the host first:
         "pending", or "failed" once that raised; all counts are 0 then. Empty as a rule.
+    superseded : bool
+        Whether somebody declared the sweep anew without points that are missing here, and all of that is done.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Progress:
     cost: float | None = None
     currency: str = "USD"
     guard: str = ""
+    superseded: bool = False
 
     @classmethod
     def of(
@@ -158,7 +161,13 @@ class Progress:
         found = snapshot.counts(host)
         counts = {status.name.lower(): count for status, count in found.items()}
         left = snapshot.left(found)
-        state = host.state(left, now)
+        state, message = host.state(left, now), host.message
+        superseded = state == "interrupted" and host.beat.get("state") == "done" and snapshot.superseded
+        if superseded:
+            state = "stopped"
+            message = f"declared anew since, without {left:,} of these points; run this cell again to compute them"
+        elif sweep.gone:
+            message = f"its folder is not at {sweep.paths.folder} any more"
         known = snapshot.cells.total - left
         rates = None
         if meter is not None:
@@ -176,11 +185,12 @@ class Progress:
             eta=(left / high, left / low) if running and rate > 0 and left else None,
             workers=host.workers if running else 0,
             elapsed=host.elapsed(now),
-            message=f"its folder is not at {sweep.paths.folder} any more" if sweep.gone else host.message,
+            message=message,
             causes=grouped(snapshot.causes()),
             cost=host.cost,
             currency=host.currency,
             guard="",
+            superseded=superseded,
         )
 
     @property

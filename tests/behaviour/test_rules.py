@@ -1,5 +1,6 @@
 """The rules of "what runs when the cell runs", through the handle and a real host."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -310,3 +311,24 @@ def test_guards_that_leave_nothing_leave_no_rows(root: Path) -> None:
     declare_cell("nothing", cell, {"__name__": "__main__"}, Options(on="inline"))
     assert mce.open("nothing").rows("out") == []
     assert mce.open("nothing").dataset["out"].size == 0
+
+
+def unhurried(x: int) -> int:
+    time.sleep(0.05)
+    return x
+
+
+def test_a_sweep_that_was_declared_anew_without_its_points_says_so(root: Path) -> None:
+    first = mce.sweep(unhurried, x=range(1000), name="both")
+    while not first.progress.done:
+        time.sleep(0.05)
+    assert mce.sweep(unhurried, x=[2000, 2001], name="both").result(timeout=60).x.values.tolist() == [2000, 2001]
+    with pytest.raises(
+        SweepStopped, match=r"declared anew since, without [\d,]+ of these points; run this cell"
+    ) as told:
+        first.result(timeout=60)
+    assert "resume" not in str(told.value)
+    assert first.state == "stopped"
+    missing = first.progress.pending
+    assert runs(mce.sweep(unhurried, x=range(1000), name="both")) == missing
+    mce.open("both").cancel()
