@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     BlockRequest = tuple[Task, Block, bool, float | None, float | None, int | None]
 
 
+# How often who waits for a task looks whether Dask has stranded it.
+STRANDED_SECONDS = 2.0
+
+
 class WorkerLost(RunError):
     """The worker died with the block; nothing of the block was recorded.
 
@@ -204,7 +208,7 @@ class DaskPool:
             allow_other_workers=workers is not None and not strict,
         )
         try:
-            result: BlockResult = await future
+            result: BlockResult | None = await self._arrived(future, [] if strict else workers or [])
         except KilledWorker as error:
             name = str(getattr(error.last_worker, "name", ""))
             raise WorkerLost(f"The worker died with block {block.ranges[:1]}.", name) from error
@@ -216,10 +220,36 @@ class DaskPool:
             raise
         finally:
             future.release()
-        return result
+        return await self._task(request, None) if result is None else result
+
+    async def _arrived(self, future: Any, preferred: list[str]) -> "BlockResult | None":
+        """Wait for the result of a task; None for one that Dask will never compute, which is cancelled.
+
+        A task that prefers workers which are gone, when there are no others, has to wait; and Dask forgets that others
+        will do: when a worker comes it passes over what waits and does not name it.
+        """
+        waiting = asyncio.ensure_future(_result(future))
+        try:
+            while not (await asyncio.wait([waiting], timeout=STRANDED_SECONDS if preferred else None))[0]:
+                there = self._workers()
+                if not there or any(name in there for name in preferred):
+                    continue
+                held = await self.client.processing()
+                if not waiting.done() and not any(future.key in keys for keys in held.values()):
+                    await future.cancel()
+                    return None
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     async def interrupt(self, task: "Task") -> None:
         """Kill the slots that work for the sweep of `task`, on every worker; see `Pool.interrupt`."""
         from mce_notebook.run.worker import interrupt
 
         await self.client.run(interrupt, task.store, task.name, on_error="ignore")
+
+
+async def _result(future: Any) -> "BlockResult":
+    found: BlockResult = await future
+    return found
