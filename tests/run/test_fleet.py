@@ -251,6 +251,25 @@ def test_a_limit_on_jobs_is_lived_with_told_and_tried_again_later() -> None:
     assert len(lab.alive) == 16
 
 
+def test_a_refusal_that_is_told_first_does_not_make_the_limit_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(room=6)
+    real = Lab.submit
+
+    async def submit(self: Lab, name: str) -> str:
+        job = await real(self, name)
+        if int(job) > 3:
+            # The answers that say yes take longer than those that say no.
+            for _ in range(50):
+                await asyncio.sleep(0)
+        return job
+
+    monkeypatch.setattr(Lab, "submit", submit)
+    lab.fleet.wanted = 12
+    lab.steps(3)
+    assert len(lab.alive) == 6
+    assert "no more than 6 jobs are taken" in lab.fleet.remark
+
+
 def test_a_silent_controller_ends_nothing() -> None:
     lab = Lab(answers=False)
     lab.fleet.wanted = 2

@@ -374,6 +374,9 @@ class Fleet:
             self.jobs.pop(job.name, None)
             raise
         job.submitted = self._clock()
+        if self._limit is not None:
+            # Submitted beside one that was refused, which was told before this one.
+            self._limit = max(self._limit, sum(1 for one in self.jobs.values() if one.id))
         self._say(f"{job.name} is job {job.id}")
         return True
 
