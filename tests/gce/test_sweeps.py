@@ -39,7 +39,7 @@ def slow(x: int) -> int:
 def test_a_sweep_runs_on_vms_and_its_bits_are_those_of_this_machine(
     root: Path, google: StandIn, profiles: Profiles
 ) -> None:
-    there = mce.sweep(noise, **NOISE, on=profiles.set("warm", spot=True), name="there").result()
+    there = mce.sweep(noise, **NOISE, on=profiles.set("hired", spot=True), name="there").result()
     here = mce.sweep(noise, **NOISE, on="inline", name="there", store=root / "b").result()
     assert there["noise"].values.tobytes() == here["noise"].values.tobytes()
     assert np.isfinite(there["noise"].values).all()
@@ -53,7 +53,7 @@ def test_no_key_is_in_any_metadata_and_workers_read_the_secret_of_workers_alone(
     told = json.dumps([body["metadata"] for body in google.instances.ever.values()])
     assert "PRIVATE KEY" not in told
     assert "BEGIN" not in told
-    state = host_of("warm").state()
+    state = host_of("hired").state()
     scheduler, workers = f"{state['cluster']}-scheduler", f"{state['cluster']}-worker"
     assert set(google.secrets.kept) == {workers}, "the scheduler's is gone as soon as it runs"
     mine = [name for _, name in google.secrets.read if name.startswith(state["cluster"])]
@@ -68,17 +68,17 @@ def test_no_key_is_in_any_metadata_and_workers_read_the_secret_of_workers_alone(
 
 
 def test_the_verbs_tell_of_vms_and_money(google: StandIn, profiles: Profiles) -> None:
-    assert re.match(r"warm is ready after [\d.]+ s: [12] slots?\.", act("start", "warm", 1, say=lambda _: None))
+    assert re.match(r"hired is ready after [\d.]+ s: [12] slots?\.", act("start", "hired", 1, say=lambda _: None))
     (name, *_) = google.instances.running()
-    assert re.search(rf"us-east1-c/{name} +ready +1 +{name}", act("nodes", "warm"))
-    assert re.search(r"cost so far: 0\.0\d USD, 0\.\d+ an hour now\nVM +state", act("nodes", "warm"))
-    assert "Registered to:" in until(lambda: (log := act("log", "warm")) and "Registered" in log and log, 120)
-    act("resize", "warm", 0)
+    assert re.search(rf"us-east1-c/{name} +ready +1 +{name}", act("nodes", "hired"))
+    assert re.search(r"cost so far: 0\.0\d USD, 0\.\d+ an hour now\nVM +state", act("nodes", "hired"))
+    assert "Registered to:" in until(lambda: (log := act("log", "hired")) and "Registered" in log and log, 120)
+    act("resize", "hired", 0)
 
 
 def test_vms_are_taken_away_or_vanish_and_no_point_is_blamed(root: Path, google: StandIn, profiles: Profiles) -> None:
-    handle = mce.sweep(slow, x=range(40), on="warm")
-    host = host_of("warm")
+    handle = mce.sweep(slow, x=range(40), on="hired")
+    host = host_of("hired")
     cluster = host.state()["cluster"]
     until(lambda: handle.progress.done > 2 and len(google.instances.running()) == 2, 120)
     first, second = google.instances.running()
@@ -91,7 +91,7 @@ def test_vms_are_taken_away_or_vanish_and_no_point_is_blamed(root: Path, google:
     assert f"{first} (us-east1-c/{first}): PREEMPTED compute.instances.preempted" in log
     assert f"{second} (us-east1-c/{second}): NODE_FAIL the VM is gone" in log
     # All that was made is gone with the cluster.
-    assert act("stop", "warm") == "warm is stopped, and its VMs are deleted."
+    assert act("stop", "hired") == "hired is stopped, and its VMs are deleted."
     until(lambda: not [name for name in google.instances.names() if name.startswith(cluster)], 20)
     assert not [name for name in google.secrets.kept if name.startswith(cluster)]
     assert not google.problems, "Google would not take this"
@@ -167,7 +167,7 @@ def test_a_host_that_was_killed_leaves_nothing(root: Path, alone: StandIn, profi
     told = act("reap", profile)
     assert re.search("^3 things were left behind", told)
     assert "Add --yes to delete them" in told
-    assert "warm" not in told
+    assert "hired" not in told
     # The VMs end by themselves, whoever is there to delete them; the secret, and what cannot end itself, is reaped.
     until(lambda: left() == [f"{cluster}-worker"], 120, lambda: str(left()))
     assert "All of it is deleted" in act("reap", profile, sure=True)
