@@ -80,7 +80,7 @@ def alone(google: StandIn) -> Iterator[StandIn]:
     google.instances.haste = 1.0
     google.faults.clear()
     for host in gce_hosts():
-        if (launch := host.folder.launch()) is not None and launch.profile != "warm":
+        if (launch := host.folder.launch()) is not None and launch.profile != "hired":
             end(host)
     for name in google.instances.names("host"):
         google.instances.vanish(name)
