@@ -107,7 +107,7 @@ def consoles(google: StandIn) -> str:
 def test_two_kernels_that_are_killed_after_launch_get_one_vm_and_their_sweeps_end(
     alone: StandIn, profiles: Profiles, store: str, tmp_path: Path
 ) -> None:
-    away, before = profiles.set("pair", **IDLE), len(alone.secrets.ever)
+    away, before = profiles.set("couple", **IDLE), len(alone.secrets.ever)
     # So that both ask before either has a VM.
     alone.fail("http:503:backendError", times=2)
     asking = [kernel(store, away, name) for name in ("there", "again")]

@@ -69,7 +69,7 @@ def test_a_vm_is_not_judged_by_what_one_before_it_has_said(alone: StandIn, profi
 def test_a_vm_is_left_alone_by_who_cannot_see_whether_it_serves(
     alone: StandIn, profiles: Profiles, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make(alone, profiles.set("blind", **AWAY), store)
+    made = make(alone, profiles.set("veiled", **AWAY), store)
     looks = itertools.count()
 
     def lost(*_: object) -> dict[str, Any]:
