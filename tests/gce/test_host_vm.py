@@ -27,6 +27,7 @@ from mce_notebook.store.reader import LogReader
 from mce_notebook.store.requests import tell, waiting
 from tests.buckets import new_bucket, served, variables
 from tests.gce.conftest import until
+from tests.gce.points import noise, slow
 from tests.gce.stand_in import StandIn
 from tests.profiles import Profiles
 
@@ -46,20 +47,6 @@ KERNEL = """
     print(run.state, run.progress.message, sep="; ", flush=True)
     time.sleep(1000)
 """
-
-
-def noise(n: int, rng: np.random.Generator) -> float:
-    import time
-
-    time.sleep(0.1)
-    return float(rng.normal(size=n).mean())
-
-
-def slow(x: int) -> int:
-    import time
-
-    time.sleep(0.4)
-    return x * x
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,8 @@ def test_a_cluster_ends_after_max_hours_and_the_sweep_resumes_with_the_next(
     root: Path, alone: StandIn, profiles: Profiles
 ) -> None:
     before = len(alone.instances.ended())
-    handle = mce.sweep(slow, x=range(400), on=profiles.set("brief", **HERE, max_hours=0.01))
-    cluster = until(lambda: host_of("brief").state().get("cluster"), 60)
+    handle = mce.sweep(slow, x=range(400), on=profiles.set("fleeting", **HERE, max_hours=0.01))
+    cluster = until(lambda: host_of("fleeting").state().get("cluster"), 60)
     # One that only looks, and so does not go on by itself.
     seen = mce.open("slow")
     until(lambda: seen.state == "interrupted", 120, lambda: seen.progress)

@@ -13,6 +13,7 @@ import mce_notebook as mce
 from mce_notebook.errors import SweepStopped
 from mce_notebook.frontends.cluster_actions import act
 from tests.gce.conftest import host_of, until
+from tests.gce.points import noise, slow
 from tests.gce.stand_in import VM_EMAIL, StandIn
 from tests.profiles import Profiles
 
@@ -20,20 +21,6 @@ pytestmark = pytest.mark.timeout(240)
 # Without a VM for the scheduler: this machine is where VMs of the stand-in can connect to.
 HERE = {"scheduler": "here"}
 NOISE = {"n": [3, 5, 7], "replicates": 4}
-
-
-def noise(n: int, rng: np.random.Generator) -> float:
-    import time
-
-    time.sleep(0.1)
-    return float(rng.normal(size=n).mean())
-
-
-def slow(x: int) -> int:
-    import time
-
-    time.sleep(0.4)
-    return x * x
 
 
 def test_a_sweep_runs_on_vms_and_its_bits_are_those_of_this_machine(

@@ -1,8 +1,9 @@
 """Slow guards as an engine meets them: the same mask as at once, whatever is cut; failures; what is known before."""
 
 import asyncio
+import functools
 import itertools
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from mce_notebook.run.ledger import Assignment
 from mce_notebook.run.pool import WorkerLost
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.schedule import Verdict
-from mce_notebook.run.shares import Shares
 from mce_notebook.run.store_ledger import StoreLedger
 from mce_notebook.store.answers import read_draft, read_mask
 from mce_notebook.store.catalog import Store, SweepStore
@@ -32,8 +32,10 @@ from mce_notebook.store.frames import Frame, Outcomes, encode
 from mce_notebook.store.reader import LogReader
 from mce_notebook.view.progress import Progress
 from tests.declare.grids import products
+from tests.run import engines
 
 KEY = "0123456789abcdef" * 2
+drive = functools.partial(engines.drive, seconds=60.0)
 
 
 def declared(sweep: SweepStore, design: Grid, key: str = KEY) -> Declaration:
@@ -380,20 +382,6 @@ class Pool:
 
     async def interrupt(self, task: Task) -> None:
         return None
-
-
-def drive(sweep: SweepStore, pool: Pool, story: Callable[[Engine], Coroutine[Any, Any, None]] | None = None) -> Engine:
-    async def scene() -> Engine:
-        ledger = StoreLedger(str(sweep.paths.folder.parent), sweep.name)
-        engine = Engine(ledger, pool, Shares(lambda: 2), lambda: None, beat=0.02, retry=0.02)
-        telling = asyncio.create_task(story(engine)) if story is not None else None
-        async with asyncio.timeout(60):
-            await engine.run()
-            if telling is not None:
-                await telling
-        return engine
-
-    return asyncio.run(scene())
 
 
 def recorded(sweep: SweepStore) -> list[float]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from mce_notebook.run.engine import Engine
 from mce_notebook.run.pool import WorkerLost
 from mce_notebook.run.protocol import BlockResult, Task
 from mce_notebook.run.registry import Process
-from mce_notebook.run.shares import Shares
 from mce_notebook.run.store_ledger import StoreLedger, _gone
 from mce_notebook.store.catalog import Store, SweepStore, pid_space
 from mce_notebook.store.coverage import known
@@ -28,6 +27,7 @@ from mce_notebook.store.declaration import Declaration
 from mce_notebook.store.frames import Outcomes, encode
 from mce_notebook.store.journal import Journal
 from mce_notebook.store.reader import LogReader
+from tests.run.engines import drive
 
 
 class Squares:
@@ -78,22 +78,6 @@ def declare(sweep: SweepStore, points: Grid, version: str = "v", **options: Any)
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepStore:
     return Store(tmp_path / "experiments").create("squares", 1)
-
-
-def drive(
-    sweep: SweepStore, pool: Squares, story: Callable[[Engine], Coroutine[Any, Any, None]] | None = None
-) -> Engine:
-    async def scene() -> Engine:
-        ledger = StoreLedger(str(sweep.paths.folder.parent), sweep.name)
-        engine = Engine(ledger, pool, Shares(lambda: 2), lambda: None, beat=0.02, retry=0.02)
-        telling = asyncio.create_task(story(engine)) if story is not None else None
-        async with asyncio.timeout(30):
-            await engine.run()
-            if telling is not None:
-                await telling
-        return engine
-
-    return asyncio.run(scene())
 
 
 def outcomes(sweep: SweepStore) -> dict[float, list[float | None]]:
