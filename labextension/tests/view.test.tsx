@@ -163,6 +163,17 @@ test('says how far it is', async () => {
   expect(node.querySelector('canvas')!.getAttribute('aria-label')).toContain('34 failed');
 });
 
+test('while a slow guard is evaluated nothing is said of points', async () => {
+  const counts = { ...view().counts, pending: 0, running: 0, done: 0, failed: 0 };
+  const empty = { total: 0, known: 0, counts, causes: [], regions: [] };
+  await show({}, view({ ...empty, message: 'the guard g(a) is evaluated: 2 of 9 combinations' }));
+  expect(text()).toContain('the guard g(a) is evaluated: 2 of 9 combinations');
+  expect(text()).toContain('No point has run yet.');
+  expect(text()).not.toContain('its guards leave none');
+  await settle(() => transport.listener.view(view({ ...empty, state: 'done' })));
+  expect(text()).toContain('The grid has no points: its guards leave none.');
+});
+
 test('only what can be done is offered, and it is asked for', async () => {
   await show();
   const labels = [...node.querySelectorAll('.mce-actions button')].map(each => each.textContent);

@@ -220,7 +220,8 @@ function Overview({ view, transport, cause, onCause, onPoint }: OverviewProps) {
 
 /** Why there is no failure to show. */
 function none({ total, known, state }: View): string {
-  if (total === 0) {
+  // Before that, a slow guard may be evaluated still, and nobody knows how many points there are.
+  if (total === 0 && state === 'done') {
     return 'The grid has no points: its guards leave none.';
   }
   return known === 0 ? 'No point has run yet.' : state === 'done' ? 'None.' : 'None so far.';
