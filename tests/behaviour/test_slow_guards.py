@@ -20,10 +20,12 @@ from mce_notebook.declare.options import Options
 from mce_notebook.errors import DeclarationError, GridError, GuardPending, IncompleteGrid
 from mce_notebook.frontends.messages import sweeps_text
 from mce_notebook.run import trial
+from mce_notebook.run.client import hosts, stop_host
 from mce_notebook.store.catalog import Store
 from mce_notebook.sweep import declare_cell
 from tests.behaviour.test_kernels import Kernel
 from tests.behaviour.test_kills import host_processes, slots
+from tests.buckets import new_bucket, served, variables
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE = 60.0
@@ -310,6 +312,29 @@ def test_every_way_of_running_gives_the_same(root: Path, options: dict[str, obje
     first, second = (mce.open("drawn", root / name).dataset for name in "ab")
     assert first.drawn.values.tobytes() == second.drawn.values.tobytes()
     assert np.array_equal(first.status.values, second.status.values)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_a_guard_says_is_in_the_bucket_for_other_machines(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCE_RUNTIME_DIR", str(tmp_path / "r"))
+    with served() as server:
+        for name, value in {**variables(server), "MCE_CACHE_DIR": str(tmp_path / "here")}.items():
+            monkeypatch.setenv(name, value)
+        store = f"s3://{new_bucket(server)}/experiments"
+        design = grid(n=range(12), m=range(12))
+        first = mce.sweep(total, design.where(third), name="far", store=store)
+        assert first.progress.guard == "pending"
+        first.result(timeout=PATIENCE)
+        assert kept(first) == {(n, m) for n in range(12) for m in range(12) if n * m % 3 == 1}
+        monkeypatch.setenv("MCE_CACHE_DIR", str(tmp_path / "there"))
+        again = mce.sweep(total, grid(n=range(12), m=range(12)).where(third), name="far", store=store)
+        assert again.launched is not None
+        assert again.launched.todo == 0
+        assert not again.progress.guard
+        for host in hosts():
+            stop_host(host)
 
 
 def test_rows_are_put_together_without_asking_guards_again(root: Path) -> None:
