@@ -111,6 +111,24 @@ def test_a_cell_gives_the_rows_of_the_plain_cell_and_a_new_kernel_asks_nothing_a
         again.close()
 
 
+def test_a_kernel_that_is_killed_while_the_guard_is_evaluated_changes_nothing(kernel: Kernel, tmp_path: Path) -> None:
+    good = GOOD.replace("0.003", "0.02")
+    kernel.run(good)
+    kernel.run(f"%%sweep left --no-block\n{LOOPS}")
+    until(lambda: "is evaluated" in kernel.value("left.progress.text()"), "the guard is not evaluated")
+    kernel.kill()
+    again = Kernel(tmp_path)
+    try:
+        again.run(good)
+        again.run(f"%%sweep left --no-block\n{LOOPS}")
+        assert again.value("left.launched.declaration.number") == 1
+        again.run(LOOPS)
+        assert again.value("left.result(timeout=100) is not None")
+        assert again.value("left.rows() == rows")
+    finally:
+        again.close()
+
+
 def test_a_guard_that_never_returns_leaves_the_kernel_free(kernel: Kernel) -> None:
     kernel.run("import time\ndef stuck(n): time.sleep(10**6)")
     begun = time.monotonic()
